@@ -1,0 +1,359 @@
+"""Every error that funcplat raises on purpose.
+
+The tree::
+
+    FuncplatError
+    +-- RequestError                 the caller can mend it
+    |   +-- InvalidRequest           400  a field, a body or a query that cannot be used
+    |   |   +-- InvalidPackage       400  not a package (one subclass a reason, see below)
+    |   |   +-- SourceUnavailable    400  no enabled driver for this code.source
+    |   +-- Unauthenticated          401
+    |   +-- Forbidden                403
+    |   +-- NotFound                 404
+    |   +-- NotDownloadable          405
+    |   +-- Conflict                 409
+    |   |   +-- RuntimeNotAvailable  409
+    |   +-- TooLarge                 413
+    +-- Overloaded                   503  a bounded queue is full
+    +-- ConfigError                  start-up only: an option that cannot work
+    |   +-- PluginError              a driver is missing, broken, doubled or of another version
+    |   +-- SchemaError              the database is not at the version this code needs
+    |   +-- StateInUse               another server owns the state directory
+    +-- DriverError                  a driver failed; the operator can mend it
+    |   +-- DriverUnavailable        ... for now: the call may be tried again
+    |   |   +-- DriverTimeout        ... it did not answer within its deadline
+    |   +-- NotSupported             ... the driver has no such capability
+    |   +-- NoCapacity               ... no room for another worker
+    |   +-- ImageUnknown             ... it cannot run a runtime of this image
+    |   +-- PackageMissing           ... the store does not hold this package
+    |   +-- PackageCorrupt           ... what the store holds is not what was put
+    +-- WorkerError                  a worker broke the protocol or went away
+
+Each class has a stable ``code``, its docstring is its default message, and ``api/errors.py`` maps
+the classes to HTTP.  A failing *function* is none of these: it is a result with a `Reason`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import inspect
+from typing import ClassVar
+
+
+class FuncplatError(Exception):
+    """Something went wrong inside the platform."""
+
+    code: ClassVar[str] = "internal_error"
+
+    def __init__(self, message: str | None = None) -> None:
+        super().__init__(message or inspect.cleandoc(type(self).__doc__ or self.code))
+
+    @property
+    def message(self) -> str:
+        return str(self.args[0])
+
+
+# -- what a caller can mend -----------------------------------------------------------------------
+
+
+class RequestError(FuncplatError):
+    """The request cannot be served as it stands."""
+
+    code = "request_error"
+
+
+class InvalidRequest(RequestError):
+    """A part of the request has a value that cannot be used."""
+
+    code = "invalid_request"
+
+
+class InvalidPackage(InvalidRequest):
+    """Package is not a valid ZIP package."""
+
+    code = "package_invalid"
+
+
+class PackageMemberName(InvalidPackage):
+    """The package has a member whose name would leave its directory or cannot be stored."""
+
+    code = "package_member_name"
+
+
+class PackageMemberType(InvalidPackage):
+    """The package has a member that is neither a file nor a directory."""
+
+    code = "package_member_type"
+
+
+class PackageDuplicateMember(InvalidPackage):
+    """The package has two members of the same name."""
+
+    code = "package_duplicate_member"
+
+
+class PackageEncrypted(InvalidPackage):
+    """The package has an encrypted member."""
+
+    code = "package_encrypted"
+
+
+class PackageCompression(InvalidPackage):
+    """The package has a member compressed by a method that runtimes cannot read."""
+
+    code = "package_compression"
+
+
+class PackageRatio(InvalidPackage):
+    """A member of the package is compressed so highly that it looks like a bomb."""
+
+    code = "package_ratio"
+
+
+class PackageTooManyMembers(InvalidPackage):
+    """The package has more members than the limit."""
+
+    code = "package_too_many_members"
+
+
+class PackageTooDeep(InvalidPackage):
+    """The package nests directories deeper than the limit."""
+
+    code = "package_too_deep"
+
+
+class PackageExpandsTooLarge(InvalidPackage):
+    """The package's unpacked size is over the limit."""
+
+    code = "package_expands_too_large"
+
+
+class PackageOverlap(InvalidPackage):
+    """Members of the package share compressed data."""
+
+    code = "package_overlap"
+
+
+class PackageLies(InvalidPackage):
+    """The package's directory does not describe what its members really hold."""
+
+    code = "package_lies"
+
+
+class ChecksumMismatch(InvalidRequest):
+    """Package md5 mismatch."""
+
+    code = "checksum_mismatch"
+
+
+class ChecksumUnchanged(InvalidRequest):
+    """The function code checksum is not changed."""
+
+    code = "checksum_unchanged"
+
+
+class LimitOutOfRange(InvalidRequest):
+    """A resource limit is not within the allowable range."""
+
+    code = "limit_out_of_range"
+
+
+class SourceUnavailable(InvalidRequest):
+    """No storage driver is enabled for this code source."""
+
+    code = "source_unavailable"
+
+
+class Unauthenticated(RequestError):
+    """Authentication required: send a valid token in the X-Auth-Token header."""
+
+    code = "unauthenticated"
+
+
+class Forbidden(RequestError):
+    """Operation not allowed"""
+
+    code = "forbidden"
+
+
+class InUse(Forbidden):
+    """The resource is still in use."""
+
+    code = "in_use"
+
+
+class NotFound(RequestError):
+    """The resource does not exist or belongs to another project."""
+
+    code = "not_found"
+
+
+class NotDownloadable(RequestError):
+    """Functions made from an image have no package to download."""
+
+    code = "not_downloadable"
+
+
+class Conflict(RequestError):
+    """The resource is not in a state that allows this."""
+
+    code = "conflict"
+
+
+class RuntimeNotAvailable(Conflict):
+    """The runtime is not available."""
+
+    code = "runtime_not_available"
+
+
+class TooLarge(RequestError):
+    """The request body is over the limit."""
+
+    code = "too_large"
+
+
+class Overloaded(FuncplatError):
+    """The platform has as much to do as it accepts; try again later."""
+
+    code = "overloaded"
+
+
+# -- what stops a server from starting ------------------------------------------------------------
+
+
+class ConfigError(FuncplatError):
+    """The configuration cannot work."""
+
+    code = "config_error"
+
+
+class PluginError(ConfigError):
+    """A driver cannot be loaded."""
+
+    code = "plugin_error"
+
+
+class SchemaError(ConfigError):
+    """The database schema is not the one this release needs; run: funcplat db upgrade"""
+
+    code = "schema_error"
+
+
+class StateInUse(ConfigError):
+    """Another server uses this state directory."""
+
+    code = "state_in_use"
+
+
+# -- drivers and workers ----------------------------------------------------------------------------
+
+
+class DriverError(FuncplatError):
+    """A driver failed."""
+
+    code = "driver_error"
+
+
+class DriverUnavailable(DriverError):
+    """What the driver talks to does not answer now; the call may be tried again."""
+
+    code = "driver_unavailable"
+
+
+class DriverTimeout(DriverUnavailable):
+    """The driver did not answer within its deadline."""
+
+    code = "driver_timeout"
+
+
+class NotSupported(DriverError):
+    """The driver has no such capability."""
+
+    code = "not_supported"
+
+
+class NoCapacity(DriverError):
+    """The driver has no room for another worker."""
+
+    code = "no_capacity"
+
+
+class ImageUnknown(DriverError):
+    """The driver cannot run a runtime of this image."""
+
+    code = "image_unknown"
+
+
+class PackageMissing(DriverError):
+    """The package store does not hold this package."""
+
+    code = "package_missing"
+
+
+class PackageCorrupt(DriverError):
+    """The package store holds other bytes than were put."""
+
+    code = "package_corrupt"
+
+
+class WorkerError(FuncplatError):
+    """A worker broke the worker protocol or went away."""
+
+    code = "worker_error"
+
+
+# -- why an execution, a worker or a runtime is as it is ----------------------------------------------
+
+
+class ReasonCode(enum.StrEnum):
+    """Why an execution did not simply succeed, or why a worker or runtime is as it is.
+
+    The codes are part of the API: a code is never renamed and never changes its meaning.
+    """
+
+    # executions that failed: the function's doing
+    FUNCTION_RAISED = "function_raised"  # the function raised an exception
+    FUNCTION_EXITED = "function_exited"  # its process ended: os._exit, sys.exit
+    FUNCTION_CRASHED = "function_crashed"  # its process died of a signal of its own
+    IMPORT_FAILED = "import_failed"  # the entry's module raised while it was imported
+    ENTRY_NOT_FOUND = "entry_not_found"  # no such module or function in the package
+    IMPORT_TIMEOUT = "import_timeout"  # the import took longer than the operator allows
+    BAD_ARGUMENTS = "bad_arguments"  # the input does not fit the function's parameters
+    RESULT_NOT_JSON = "result_not_json"  # the return value cannot be written as JSON
+    RESULT_TOO_LARGE = "result_too_large"  # ... is over the cap
+    TIMEOUT = "timeout"  # the execution ran into its timeout
+    MEMORY_EXCEEDED = "memory_exceeded"  # ... into the memory limit
+    PIDS_EXCEEDED = "pids_exceeded"  # ... into the process limit
+    DISK_FULL = "disk_full"  # ... into the limit of its scratch space
+    # executions that succeeded, with a remark
+    LOG_TRUNCATED = "log_truncated"  # more output than the cap keeps
+    PROCESSES_KILLED = "processes_killed"  # it left processes behind, which were killed
+    # executions that the platform could not finish
+    WORKER_DIED = "worker_died"  # the worker went away during the execution
+    WORKER_STOPPED = "worker_stopped"  # the worker was stopped: update, detach, scale down, shutdown
+    START_FAILED = "start_failed"  # no worker could be started
+    NO_CAPACITY = "no_capacity"  # a cap of the function, project or host was reached
+    QUEUE_FULL = "queue_full"  # too many calls waited for a worker
+    QUEUE_TIMEOUT = "queue_timeout"  # no worker became free in time
+    SERVER_LOST = "server_lost"  # the server that ran it went away
+    RUNTIME_NOT_AVAILABLE = "runtime_not_available"  # the runtime is not available any more
+    FUNCTION_DELETED = "function_deleted"  # the function was deleted while the call waited
+    PLATFORM_ERROR = "platform_error"  # a defect or an outage of the platform
+    # runtimes
+    IMAGE_UNKNOWN = "image_unknown"  # no driver can run this image
+    DRIVER_UNAVAILABLE = "driver_unavailable"  # the driver's engine did not answer
+    # workers
+    IDLE = "idle"  # drained after the idle timeout
+    SUPERSEDED = "superseded"  # the function's code, limits or runtime changed
+    DETACHED = "detached"  # detached by an operator
+    SCALED_DOWN = "scaled_down"  # scaled down by an operator or to make room
+    ORPHANED = "orphaned"  # found without its worker, row or server
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Reason:
+    """Why something is as it is: a stable code and a sentence that says what to do."""
+
+    code: ReasonCode
+    message: str
