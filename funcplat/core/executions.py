@@ -1,0 +1,248 @@
+"""Executions: calls of functions, and what became of them.
+
+A synchronous execution is one row, written when it ends; only one that runs longer than a second gets a row
+before.  An asynchronous one is queued (durably) before its caller hears of it, then claimed, then
+finished; a claim carries the server and a number, so that nobody else can finish it.
+Everything of the hot path comes in batches: one transaction for all that a moment brought (`record`).
+"""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import sqlalchemy as sa
+
+from funcplat import errors
+from funcplat.auth.base import Identity
+from funcplat.core import listing as listings
+from funcplat.db import models
+from funcplat.db.session import Database, micros
+from funcplat.errors import Reason, ReasonCode
+
+LOG = logging.getLogger(__name__)
+T = models.executions
+L = models.execution_logs
+FILTERS = ("function_id", "status", "description")
+UNFINISHED = ("queued", "running")
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Execution:
+    """An execution as callers see it.  Times in microseconds since the epoch."""
+
+    id: str
+    function_id: str
+    function_version: int | None
+    function_alias: str | None
+    description: str | None
+    status: str  # queued, running, success, failed, error
+    sync: bool
+    input: str | None  # JSON text
+    result: str | None  # JSON text
+    reason_code: str | None
+    reason_message: str | None
+    project_id: str
+    created_at: int
+    updated_at: int | None
+
+
+@dataclasses.dataclass(slots=True)
+class Record:
+    """What the hot path knows of one execution; written as one row, once or twice."""
+
+    id: str
+    function_id: str
+    function_version: int
+    function_alias: str | None
+    description: str | None
+    status: str
+    sync: bool
+    input: str | None
+    result: str | None
+    reason_code: str | None
+    reason_message: str | None
+    project_id: str
+    worker_id: str | None
+    attempt: int
+    server_id: str | None
+    created_at: int
+    updated_at: int | None
+    log: bytes = b""
+    inserted: bool = False  # a row exists already: it is updated, if this attempt still owns it
+    counted: bool = False  # the function's count was raised already
+
+
+_ROW = tuple(column.name for column in T.columns)
+_FINISH = ("status", "result", "reason_code", "reason_message", "worker_id", "updated_at")
+
+
+class Executions:
+    """What can be done with executions.  Thread-safe; `record` is called by one thread."""
+
+    def __init__(self, db: Database, server_id: str, max_attempts: int) -> None:
+        self._db = db
+        self._server_id = server_id
+        self._max_attempts = max_attempts
+
+    # -- the hot path ------------------------------------------------------------------------------------
+
+    def record(self, batch: Sequence[Record], durable: bool) -> None:
+        """Write a batch of records in one transaction: new rows, ends of older rows, logs, counts."""
+        fresh = [record for record in batch if not record.inserted]
+        ended = [record for record in batch if record.inserted]
+        logs = [{"execution_id": r.id, "log": r.log} for r in batch if r.log]
+        counts = collections.Counter(r.function_id for r in batch if not r.counted)
+        with self._db.write(durable) as connection:
+            if fresh:
+                connection.execute(_INSERT, [{name: getattr(r, name) for name in _ROW} for r in fresh])
+            if ended:
+                connection.execute(_UPDATE, [_finish(record) for record in ended])
+            if logs:
+                connection.execute(_INSERT_LOG, logs)
+            if counts:
+                connection.execute(_COUNT, [{"f": f, "n": n} for f, n in sorted(counts.items())])
+        for record in batch:
+            record.inserted = record.counted = True
+
+    def claim(self, limit: int) -> list[Record]:
+        """Take up to ``limit`` queued executions, the oldest first; they are this server's now."""
+        query = sa.select(T).where(T.c.status == "queued").order_by(T.c.created_at, T.c.id).limit(limit)
+        with self._db.read() as connection:
+            rows = list(connection.execute(query))
+        return [record for row in rows if (record := self._claim(row)) is not None]
+
+    def _claim(self, row: Any) -> Record | None:
+        where = sa.and_(T.c.id == row.id, T.c.status == "queued", T.c.attempt == row.attempt)
+        values = {"status": "running", "attempt": row.attempt + 1, "server_id": self._server_id}
+        with self._db.write() as connection:
+            if connection.execute(sa.update(T).where(where).values(values)).rowcount != 1:
+                return None
+        return Record(**(dict(row._mapping) | values), inserted=True, counted=True)
+
+    # -- what callers ask for ------------------------------------------------------------------------------
+
+    def list(self, identity: Identity, listing: listings.Listing) -> list[Any]:
+        """Rows with the fields of `Execution`, in order.  Raises InvalidRequest for an unknown filter."""
+        where = listings.list_scope(T, identity, listing)
+        filters = dict(listing.filters)
+        if filters.get("status") == "running":
+            # Clients know no queue: what is accepted and not finished is running.
+            filters["status"] = "in:queued,running"
+        with self._db.read() as connection:
+            return listings.page(
+                connection, T, _COLUMNS, where, dataclasses.replace(listing, filters=filters)
+            )
+
+    def get(self, identity: Identity, execution_id: str) -> Execution:
+        """Raises NotFound for one that does not exist or is another project's."""
+        with self._db.read() as connection:
+            return _visible(connection, identity, execution_id)
+
+    def log(self, identity: Identity, execution_id: str) -> tuple[Execution, bytes, str | None]:
+        """The execution, what its function wrote, and the worker it ran or runs on."""
+        with self._db.read() as connection:
+            execution = _visible(connection, identity, execution_id)
+            log = connection.execute(sa.select(L.c.log).where(L.c.execution_id == execution_id)).scalar()
+            worker = connection.execute(sa.select(T.c.worker_id).where(T.c.id == execution_id)).scalar()
+        return execution, log or b"", worker
+
+    def delete(self, identity: Identity, execution_id: str) -> None:
+        """Delete the execution and its log; one that runs goes on, and its result is dropped."""
+        with self._db.write() as connection:
+            _visible(connection, identity, execution_id)
+            connection.execute(sa.delete(T).where(T.c.id == execution_id))
+            connection.execute(sa.delete(L).where(L.c.execution_id == execution_id))
+
+    def release(self) -> int:
+        """At the end of this server: queue again what it claimed and did not finish; returns how many."""
+        where = sa.and_(T.c.server_id == self._server_id, T.c.status == "running", T.c.sync.is_(False))
+        with self._db.write() as connection:
+            released = sa.update(T).where(where).values(status="queued", server_id=None)
+            return int(connection.execute(released).rowcount)
+
+    # -- what servers leave behind -------------------------------------------------------------------------
+
+    def settle_lost(self) -> int:
+        """Requeue or end what runs on servers whose lease is over; returns how many."""
+        server = models.servers
+        alive = sa.select(server.c.id).where(server.c.lease_expires_at >= models.now())
+        query = sa.select(T.c.id, T.c.sync, T.c.attempt, T.c.server_id).where(
+            T.c.status == "running", T.c.server_id.not_in(alive)
+        )
+        with self._db.read() as connection:
+            rows = list(connection.execute(query))
+        return sum(self._settle_lost(row) for row in rows)
+
+    def _settle_lost(self, row: Any) -> int:
+        where = sa.and_(
+            T.c.id == row.id,
+            T.c.status == "running",
+            T.c.attempt == row.attempt,
+            T.c.server_id == row.server_id,
+        )
+        requeue = not row.sync and row.attempt < self._max_attempts
+        values = {"status": "queued", "server_id": None} if requeue else _lost(row)
+        with self._db.write() as connection:
+            changed: int = connection.execute(sa.update(T).where(where).values(values)).rowcount
+        if changed:
+            LOG.warning("execution %s: its server is gone: %s", row.id, values["status"])
+        return changed
+
+
+_COLUMNS: list[sa.ColumnElement[Any]] = [T.c[field.name] for field in dataclasses.fields(Execution)]
+_INSERT = sa.insert(T)
+_INSERT_LOG = sa.insert(L)
+_COUNT = (
+    sa.update(models.functions)
+    .where(models.functions.c.id == sa.bindparam("f"))
+    .values(count=models.functions.c.count + sa.bindparam("n"))
+)
+_UPDATE = (
+    sa.update(T)
+    .where(
+        T.c.id == sa.bindparam("b_id"),
+        T.c.status == "running",
+        T.c.attempt == sa.bindparam("b_attempt"),
+        T.c.server_id == sa.bindparam("b_server"),
+    )
+    .values({name: sa.bindparam(name) for name in _FINISH})
+)
+
+
+def _finish(record: Record) -> dict[str, Any]:
+    owner = {"b_id": record.id, "b_attempt": record.attempt, "b_server": record.server_id}
+    return owner | {name: getattr(record, name) for name in _FINISH}
+
+
+def _lost(row: Any) -> dict[str, Any]:
+    reason = Reason(
+        ReasonCode.SERVER_LOST,
+        "the server that ran it went away"
+        + ("" if row.sync else f" at each of its {row.attempt} attempts ([engine] max_attempts)")
+        + "; whether the function ran to its end is unknown",
+    )
+    return {
+        "status": "error",
+        "result": json.dumps({"output": "Function execution failed."}),
+        "reason_code": reason.code,
+        "reason_message": reason.message,
+        "updated_at": micros(),
+    }
+
+
+def _visible(connection: sa.Connection, identity: Identity, execution_id: str) -> Execution:
+    where = sa.and_(T.c.id == execution_id, listings.scope(T, identity))
+    row = connection.execute(sa.select(*_COLUMNS).where(where)).first()
+    if row is None:
+        raise errors.NotFound(f"Execution not found [id={execution_id[:64]}]")
+    return Execution(*row)
+
+
+def parse_filters(query: Mapping[str, str]) -> dict[str, str]:
+    """The filters among a list's query parameters."""
+    return {key: value for key, value in query.items() if key in FILTERS}

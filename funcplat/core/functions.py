@@ -1,0 +1,364 @@
+"""Functions: named code of a project, and what it may use.
+
+Workers belong to a *revision*: immutable code, entry, limits, environment and runtime.  A change of any of
+these makes a new revision current; the workers of the old one are drained.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import logging
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import sqlalchemy as sa
+
+from funcplat import errors
+from funcplat.auth.base import Identity
+from funcplat.core import listing as listings
+from funcplat.core import packages, runtimes
+from funcplat.core.packagestore import PackageStore, Stored
+from funcplat.db import models
+from funcplat.db.session import Database, micros
+
+LOG = logging.getLogger(__name__)
+T = models.functions
+DEFAULT_ENTRY = "main.main"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Function:
+    """A function as callers see it.  Times in microseconds since the epoch."""
+
+    id: str
+    name: str | None
+    description: str | None
+    cpu: int  # millicores
+    memory_size: int  # bytes
+    timeout: int  # seconds
+    runtime_id: str
+    code: str  # JSON text
+    entry: str | None
+    count: int
+    latest_version: int
+    project_id: str
+    created_at: int
+    updated_at: int | None
+    environment: str  # JSON text: an object of strings
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class NewFunction:
+    """What a caller gives to make a function.  None: the default."""
+
+    code: Mapping[str, Any]
+    runtime_id: str | None = None
+    name: str | None = None
+    description: str | None = None
+    entry: str | None = None
+    cpu: int | None = None
+    memory_size: int | None = None
+    timeout: int | None = None
+    environment: Mapping[str, str] | None = None
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Changes:
+    """What a caller changes.  None: stays."""
+
+    code: Mapping[str, Any] | None = None
+    runtime_id: str | None = None
+    name: str | None = None
+    description: str | None = None
+    entry: str | None = None
+    cpu: int | None = None
+    memory_size: int | None = None
+    timeout: int | None = None
+    environment: Mapping[str, str] | None = None
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Limits:
+    """The range and default of one limit."""
+
+    default: int
+    minimum: int
+    maximum: int
+
+    def check(self, name: str, value: int | None) -> int:
+        if value is None:
+            return self.default
+        if not self.minimum <= value <= self.maximum:
+            raise errors.LimitOutOfRange(
+                f"{name} resource limitation not within the allowable range: {self.minimum} ~ {self.maximum}"
+            )
+        return value
+
+
+class Functions:
+    """What can be done with functions.  Thread-safe."""
+
+    def __init__(
+        self,
+        db: Database,
+        store: PackageStore,
+        limits: Mapping[str, Limits],
+        superseded: Callable[[str, int], None],
+    ) -> None:
+        """``limits`` has cpu, memory and timeout; ``superseded(function, version)`` drains old workers."""
+        self._db = db
+        self._store = store
+        self._limits = limits
+        self._superseded = superseded
+
+    def create(self, identity: Identity, new: NewFunction, package: packages.Spooled | None) -> Function:
+        """Make a function of a checked package.
+
+        Raises InvalidRequest and its kinds, NotFound for an unknown runtime.  The bytes are stored before
+        the rows are written; when that never happens the store's sweep removes them.
+        """
+        source = self._checked_source(new.code)
+        limits = self._checked_limits(new)
+        if new.runtime_id is None:
+            raise errors.InvalidRequest('"runtime_id" must be specified.')
+        if package is None:
+            raise errors.InvalidRequest(f'A function of source "{source}" needs a file part "package".')
+        _check_md5(new.code, package)
+        self._store.check(package)
+        self._check_runtime(identity, new.runtime_id)
+        stored = self._store.keep(package)
+        function_id = str(uuid.uuid4())
+        values = {
+            "id": function_id,
+            "name": new.name,
+            "description": new.description,
+            "runtime_id": new.runtime_id,
+            "code": _dump({**new.code, "md5sum": package.md5}),
+            "entry": new.entry or DEFAULT_ENTRY,
+            **limits,
+            "environment": _dump(dict(new.environment or {})),
+            "count": 0,
+            "latest_version": 0,
+            "project_id": identity.project_id,
+            "created_at": micros(),
+        }
+        with self._db.write() as connection:
+            _lock_available_runtime(connection, identity, new.runtime_id)
+            connection.execute(sa.insert(T).values(values))
+            _insert_revision(connection, values, stored)
+            self._store.refer(connection, stored)
+        LOG.info("function %s: created by project %s", function_id, identity.project_id)
+        return self.get(identity, function_id)
+
+    def list(self, identity: Identity, listing: listings.Listing) -> list[Any]:
+        """Rows with the fields of `Function`, in order."""
+        where = listings.list_scope(T, identity, listing)
+        with self._db.read() as connection:
+            return listings.page(connection, T, _COLUMNS, where, listing)
+
+    def get(self, identity: Identity, function_id: str) -> Function:
+        """Raises NotFound for one that does not exist or is another project's."""
+        with self._db.read() as connection:
+            return visible(connection, identity, function_id)
+
+    @contextlib.contextmanager
+    def download(self, identity: Identity, function_id: str) -> Iterator[tuple[int, Iterator[bytes]]]:
+        """The package's size and bytes.  Raises NotFound where the store lost it."""
+        with self._db.read() as connection:
+            visible(connection, identity, function_id)
+            revision = current_revision(connection, function_id, 0)
+            size = self._store.size(connection, revision.store, revision.digest)
+        with self._store.open(revision.store, revision.digest) as chunks:
+            yield size, chunks
+
+    def update(
+        self, identity: Identity, function_id: str, changes: Changes, package: packages.Spooled | None
+    ) -> Function:
+        """Change the function; new code, entry, limits, environment or runtime make a new revision."""
+        function = self.get(identity, function_id)
+        values = self._changed_values(function, changes)
+        if package is not None:
+            _check_new_package(json.loads(function.code), changes.code or {}, package)
+            self._store.check(package)
+        if changes.runtime_id is not None and changes.runtime_id != function.runtime_id:
+            self._check_runtime(identity, changes.runtime_id)
+            values["runtime_id"] = changes.runtime_id
+        if changes.code is not None or package is not None:
+            values["code"] = self._changed_code(function, changes.code or {}, package)
+        stored = self._store.keep(package) if package is not None else None
+        with self._db.write() as connection:
+            replaced = self._apply(connection, identity, function_id, values, stored)
+        if replaced:
+            LOG.info("function %s: new revision", function_id)
+            self._superseded(function_id, 0)
+        return self.get(identity, function_id)
+
+    def delete(self, identity: Identity, function_id: str) -> None:
+        """Delete the function, its revisions and workers; executions remain, the package goes later.
+
+        Raises Forbidden for an admin of another project.
+        """
+        with self._db.write() as connection:
+            function = visible(connection, identity, function_id)
+            if function.project_id != identity.project_id:
+                raise errors.Forbidden("Function can only be deleted by its owner.")
+            revision = models.revisions
+            connection.execute(sa.delete(revision).where(revision.c.function_id == function_id))
+            connection.execute(sa.delete(T).where(T.c.id == function_id))
+        LOG.info("function %s: deleted", function_id)
+        self._superseded(function_id, -1)
+
+    def _apply(
+        self,
+        connection: sa.Connection,
+        identity: Identity,
+        function_id: str,
+        values: dict[str, Any],
+        stored: Stored | None,
+    ) -> bool:
+        function = visible(connection, identity, function_id)
+        revision = current_revision(connection, function_id, 0)
+        if "runtime_id" in values:
+            _lock_available_runtime(connection, identity, values["runtime_id"])
+        if values:
+            values = values | {"updated_at": micros()}
+            connection.execute(sa.update(T).where(T.c.id == function_id).values(values))
+        merged = dataclasses.asdict(function) | values
+        if not _revision_differs(revision, merged, stored):
+            return False
+        table = models.revisions
+        connection.execute(
+            sa.update(table).where(table.c.id == revision.id, table.c.current.is_(True)).values(current=None)
+        )
+        _insert_revision(connection, merged, stored, revision)
+        if stored is not None:
+            self._store.refer(connection, stored)
+        return True
+
+    # -- checks --------------------------------------------------------------------------------------------
+
+    def _checked_source(self, code: Mapping[str, Any]) -> str:
+        source = code.get("source")
+        if not isinstance(source, str) or not source:
+            raise errors.InvalidRequest('"code" must name its "source", such as "package".')
+        self._store.check_source(source)
+        return source
+
+    def _checked_limits(self, new: NewFunction | Changes) -> dict[str, int]:
+        return {
+            "cpu": self._limits["cpu"].check("cpu", new.cpu),
+            "memory_size": self._limits["memory"].check("memory", new.memory_size),
+            "timeout": self._limits["timeout"].check("timeout", new.timeout),
+        }
+
+    def _changed_values(self, function: Function, changes: Changes) -> dict[str, Any]:
+        limits = self._checked_limits(changes)
+        values: dict[str, Any] = {key: limits[key] for key in limits if getattr(changes, key) is not None}
+        for key in ("name", "description", "entry"):
+            if getattr(changes, key) is not None:
+                values[key] = getattr(changes, key)
+        if "entry" in values and not values["entry"]:
+            values["entry"] = DEFAULT_ENTRY
+        if changes.environment is not None:
+            values["environment"] = _dump(dict(changes.environment))
+        return {key: value for key, value in values.items() if value != getattr(function, key)}
+
+    def _changed_code(
+        self, function: Function, code: Mapping[str, Any], package: packages.Spooled | None
+    ) -> str:
+        current = json.loads(function.code)
+        if code.get("source", current["source"]) != current["source"]:
+            raise errors.InvalidRequest("The function code type can not be changed.")
+        # The checksum says what is stored; only a package changes it.
+        checksum = package.md5 if package is not None else current.get("md5sum")
+        return _dump({**current, **code, "md5sum": checksum})
+
+    def _check_runtime(self, identity: Identity, runtime_id: str) -> None:
+        with self._db.read() as connection:
+            _available_runtime(connection, identity, runtime_id)
+
+
+_COLUMNS: list[sa.ColumnElement[Any]] = [T.c[field.name] for field in dataclasses.fields(Function)]
+
+
+def visible(connection: sa.Connection, identity: Identity, function_id: str) -> Function:
+    """The function, if this caller may see it; else NotFound."""
+    where = sa.and_(T.c.id == function_id, listings.scope(T, identity))
+    row = connection.execute(sa.select(*_COLUMNS).where(where)).first()
+    if row is None:
+        raise errors.NotFound(f"Function not found [id={function_id[:64]}]")
+    return Function(*row)
+
+
+def current_revision(connection: sa.Connection, function_id: str, version: int) -> Any:
+    """The row of the revision that a new worker of this version runs; NotFound without one."""
+    table = models.revisions
+    query = sa.select(table).where(
+        table.c.function_id == function_id, table.c.version == version, table.c.current.is_(True)
+    )
+    row = connection.execute(query).first()
+    if row is None:
+        raise errors.NotFound(f"Function version not found [id={function_id[:64]}, version={version}]")
+    return row
+
+
+def _available_runtime(connection: sa.Connection, identity: Identity, runtime_id: str) -> None:
+    if runtimes.visible(connection, identity, runtime_id).status != "available":
+        raise errors.InvalidRequest(f"Runtime {runtime_id} is not available.")
+
+
+def _lock_available_runtime(connection: sa.Connection, identity: Identity, runtime_id: str) -> None:
+    # A row lock (SQLite: the write lock) keeps the runtime from being deleted before the function is there.
+    table = models.runtimes
+    connection.execute(sa.select(table.c.id).where(table.c.id == runtime_id).with_for_update(read=True))
+    _available_runtime(connection, identity, runtime_id)
+
+
+def _insert_revision(
+    connection: sa.Connection,
+    function: Mapping[str, Any],
+    stored: Stored | None,
+    previous: Any = None,
+) -> None:
+    connection.execute(
+        sa.insert(models.revisions).values(
+            id=str(uuid.uuid4()),
+            function_id=function["id"],
+            version=0,
+            current=True,
+            store=stored.store if stored is not None else previous.store,
+            digest=stored.digest if stored is not None else previous.digest,
+            created_at=micros(),
+            **{key: function[key] for key in _REVISION_FIELDS},
+        )
+    )
+
+
+_REVISION_FIELDS = ("runtime_id", "entry", "cpu", "memory_size", "environment")
+
+
+def _revision_differs(revision: Any, function: Mapping[str, Any], stored: Stored | None) -> bool:
+    if stored is not None and stored.digest != revision.digest:
+        return True
+    return any(getattr(revision, key) != function[key] for key in _REVISION_FIELDS)
+
+
+def _check_md5(code: Mapping[str, Any], package: packages.Spooled) -> None:
+    given = code.get("md5sum")
+    if given and str(given).lower() != package.md5:
+        raise errors.ChecksumMismatch
+
+
+def _check_new_package(
+    current: Mapping[str, Any], code: Mapping[str, Any], package: packages.Spooled
+) -> None:
+    if code.get("md5sum") and str(code["md5sum"]).lower() == current.get("md5sum"):
+        raise errors.ChecksumUnchanged
+    _check_md5(code, package)
+
+
+def _dump(value: Any) -> str:
+    return json.dumps(value, separators=(",", ":"))

@@ -1,0 +1,205 @@
+"""The tables.  SQLAlchemy Core only: rows are read as they are, the ORM stays out of the house.
+
+Times are integers: microseconds since the epoch, UTC.  They sort, compare and travel alike on every
+database, and `now` is the database's own clock, which is the one that leases and due times use.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import mysql
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.functions import FunctionElement
+
+metadata = sa.MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+ID = sa.String(36)
+NAME = sa.String(255)
+MEDIUM_TEXT = sa.Text().with_variant(mysql.MEDIUMTEXT(), "mysql", "mariadb")
+LONG_BYTES = sa.LargeBinary().with_variant(mysql.LONGBLOB(), "mysql", "mariadb")
+TIME = sa.BigInteger
+
+
+class now(FunctionElement[int]):  # noqa: N801  named like SQL's own functions
+    """The database's clock in microseconds since the epoch."""
+
+    type = sa.BigInteger()
+    inherit_cache = True
+
+
+@compiles(now, "sqlite")
+def _now_sqlite(element: now, compiler: Any, **_: Any) -> str:
+    return "CAST((julianday('now') - 2440587.5) * 86400000000 AS INTEGER)"
+
+
+@compiles(now, "postgresql")
+def _now_postgresql(element: now, compiler: Any, **_: Any) -> str:
+    return "CAST(extract(epoch FROM clock_timestamp()) * 1000000 AS BIGINT)"
+
+
+@compiles(now, "mysql")
+@compiles(now, "mariadb")
+def _now_mysql(element: now, compiler: Any, **_: Any) -> str:
+    return "CAST(UNIX_TIMESTAMP(SYSDATE(6)) * 1000000 AS SIGNED)"
+
+
+installation = sa.Table(
+    "installation",
+    metadata,
+    sa.Column("id", ID, primary_key=True, comment="owner label of everything this installation makes"),
+    sa.Column("created_at", TIME, nullable=False),
+)
+
+servers = sa.Table(
+    "servers",
+    metadata,
+    sa.Column("id", ID, primary_key=True, comment="one process of the platform, for its life"),
+    sa.Column("node", NAME, nullable=False, comment="the machine it runs on"),
+    sa.Column("started_at", TIME, nullable=False),
+    sa.Column("lease_expires_at", TIME, nullable=False, comment="later than that it counts as lost"),
+)
+
+runtimes = sa.Table(
+    "runtimes",
+    metadata,
+    sa.Column("id", ID, primary_key=True),
+    sa.Column("name", NAME),
+    sa.Column("description", NAME),
+    sa.Column("image", NAME, nullable=False),
+    sa.Column("next_image", NAME, comment="while upgrading: the image to become"),
+    sa.Column("is_public", sa.Boolean(create_constraint=False), nullable=False),
+    sa.Column("trusted", sa.Boolean(create_constraint=False), nullable=False),
+    sa.Column("status", sa.String(16), nullable=False),
+    sa.Column("reason_code", sa.String(32)),
+    sa.Column("reason_message", sa.Text),
+    sa.Column("orchestrator", NAME, nullable=False, comment="name of the driver"),
+    sa.Column("project_id", NAME, nullable=False),
+    sa.Column("created_at", TIME, nullable=False),
+    sa.Column("updated_at", TIME),
+    sa.Index(None, "status"),
+)
+
+packages = sa.Table(
+    "packages",
+    metadata,
+    sa.Column("digest", sa.String(64), primary_key=True, comment="SHA-256"),
+    sa.Column("store", NAME, primary_key=True, comment="name of the storage driver"),
+    sa.Column("md5", sa.String(32), nullable=False),
+    sa.Column("size", sa.BigInteger, nullable=False),
+    sa.Column("state", sa.String(16), nullable=False, comment="storing, stored, deleting"),
+    sa.Column("touched_at", TIME, nullable=False, comment="when an upload last promised to refer to it"),
+)
+
+functions = sa.Table(
+    "functions",
+    metadata,
+    sa.Column("id", ID, primary_key=True),
+    sa.Column("name", NAME),
+    sa.Column("description", NAME),
+    sa.Column("runtime_id", ID, sa.ForeignKey("runtimes.id"), nullable=False, index=True),
+    sa.Column("code", sa.Text, nullable=False, comment="JSON, as answers show it"),
+    sa.Column("entry", sa.String(80)),
+    sa.Column("cpu", sa.Integer, nullable=False),
+    sa.Column("memory_size", sa.BigInteger, nullable=False),
+    sa.Column("timeout", sa.Integer, nullable=False),
+    sa.Column("environment", sa.Text, nullable=False, comment="JSON object of strings"),
+    sa.Column("count", sa.BigInteger, nullable=False),
+    sa.Column("latest_version", sa.Integer, nullable=False),
+    sa.Column("project_id", NAME, nullable=False),
+    sa.Column("created_at", TIME, nullable=False),
+    sa.Column("updated_at", TIME),
+    sa.Index(None, "project_id", "id"),
+)
+
+revisions = sa.Table(
+    "revisions",
+    metadata,
+    sa.Column("id", ID, primary_key=True),
+    sa.Column("function_id", ID, sa.ForeignKey("functions.id", ondelete="CASCADE"), nullable=False),
+    sa.Column("version", sa.Integer, nullable=False, comment="0: the function's own code"),
+    sa.Column("current", sa.Boolean(create_constraint=False), comment="true, or null once superseded"),
+    sa.Column("runtime_id", ID, nullable=False),
+    sa.Column("store", NAME, nullable=False),
+    sa.Column("digest", sa.String(64), nullable=False),
+    sa.Column("entry", sa.String(80), nullable=False),
+    sa.Column("cpu", sa.Integer, nullable=False),
+    sa.Column("memory_size", sa.BigInteger, nullable=False),
+    sa.Column("environment", sa.Text, nullable=False),
+    sa.Column("created_at", TIME, nullable=False),
+    sa.UniqueConstraint("function_id", "version", "current"),
+    sa.Index(None, "digest"),
+)
+
+workers = sa.Table(
+    "workers",
+    metadata,
+    sa.Column("id", ID, primary_key=True),
+    sa.Column("revision_id", ID, nullable=False),
+    sa.Column("slot", sa.Integer, comment="place among the revision's workers; null once deleted"),
+    sa.Column("function_id", ID, nullable=False, index=True),
+    sa.Column("function_version", sa.Integer, nullable=False),
+    sa.Column("project_id", NAME, nullable=False),
+    sa.Column("orchestrator", NAME, nullable=False),
+    sa.Column("server_id", ID, nullable=False, comment="the process that started it"),
+    sa.Column("node", NAME, nullable=False, comment="the machine it was started from"),
+    sa.Column("state", sa.String(16), nullable=False),
+    sa.Column("handle", sa.Text, comment="JSON; null until the driver returned it"),
+    sa.Column("secret", sa.String(64), nullable=False),
+    sa.Column("concurrency", sa.Integer, nullable=False),
+    sa.Column("reason_code", sa.String(32)),
+    sa.Column("reason_message", sa.Text),
+    sa.Column("created_at", TIME, nullable=False),
+    sa.Column("updated_at", TIME, nullable=False),
+    sa.Column("used_at", TIME, nullable=False, comment="when a router last gave it a call"),
+    sa.UniqueConstraint("revision_id", "slot"),
+    sa.Index(None, "state", "used_at"),
+)
+
+executions = sa.Table(
+    "executions",
+    metadata,
+    sa.Column("id", ID, primary_key=True),
+    sa.Column("function_id", ID, nullable=False),
+    sa.Column("function_version", sa.Integer),
+    sa.Column("function_alias", NAME),
+    sa.Column("description", NAME),
+    sa.Column("status", sa.String(16), nullable=False),
+    sa.Column("sync", sa.Boolean(create_constraint=False), nullable=False),
+    sa.Column("input", MEDIUM_TEXT),
+    sa.Column("result", MEDIUM_TEXT),
+    sa.Column("reason_code", sa.String(32)),
+    sa.Column("reason_message", sa.Text),
+    sa.Column("project_id", NAME, nullable=False),
+    sa.Column("worker_id", ID),
+    sa.Column("attempt", sa.Integer, nullable=False),
+    sa.Column("server_id", ID, comment="the process that runs it"),
+    sa.Column("created_at", TIME, nullable=False),
+    sa.Column("updated_at", TIME),
+    sa.Index(None, "project_id", "created_at"),
+    sa.Index(None, "function_id", "created_at"),
+)
+# PERF(unsettled): the queue is found by a partial index, so that the rows of finished executions, which are
+# nearly all, cost no index write for it.
+sa.Index(
+    "ix_executions_unsettled",
+    executions.c.status,
+    executions.c.created_at,
+    sqlite_where=executions.c.status.in_(("queued", "running")),
+    postgresql_where=executions.c.status.in_(("queued", "running")),
+)
+
+execution_logs = sa.Table(
+    "execution_logs",
+    metadata,
+    sa.Column("execution_id", ID, primary_key=True),
+    sa.Column("log", LONG_BYTES, nullable=False),
+)
