@@ -1,0 +1,67 @@
+"""The API's table of contents: every route on one screen, and the order of what surrounds them."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import falcon
+import falcon.asgi
+import falcon.media
+
+from funcplat import errors as domain
+from funcplat.api import discovery, errors, executions, forms, functions, runtimes
+from funcplat.api.middleware import Door, Request
+from funcplat.api.resource import Desk, Resource
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Route:
+    """A path and the resource that answers it."""
+
+    path: str
+    resource: type[Resource]
+
+    @property
+    def methods(self) -> tuple[str, ...]:
+        return tuple(m for m in ("GET", "POST", "PUT", "DELETE") if hasattr(self.resource, f"on_{m.lower()}"))
+
+
+ROUTES = (
+    Route("/", discovery.Root),
+    Route("/healthz", discovery.Health),
+    Route("/readyz", discovery.Readiness),
+    Route("/v1", discovery.Version),
+    Route("/v1/openapi.json", discovery.Document),
+    Route("/v1/runtimes", runtimes.Runtimes),
+    Route("/v1/runtimes/{runtime_id}", runtimes.Runtime),
+    Route("/v1/runtimes/{runtime_id}/pool", runtimes.RuntimePool),
+    Route("/v1/functions", functions.Functions),
+    Route("/v1/functions/{function_id}", functions.Function),
+    Route("/v1/functions/{function_id}/workers", functions.FunctionWorkers),
+    Route("/v1/functions/{function_id}/scale_up", functions.ScaleUp),
+    Route("/v1/functions/{function_id}/scale_down", functions.ScaleDown),
+    Route("/v1/functions/{function_id}/detach", functions.Detach),
+    Route("/v1/executions", executions.Executions),
+    Route("/v1/executions/{execution_id}", executions.Execution),
+    Route("/v1/executions/{execution_id}/log", executions.ExecutionLog),
+)
+
+
+def create_app(desk: Desk) -> falcon.asgi.App[Request, falcon.asgi.Response]:
+    """The ASGI application.  Requests pass the door (id, path, identity), then the responder."""
+    conf = desk.services.conf.api
+    app: falcon.asgi.App[Request, falcon.asgi.Response] = falcon.asgi.App(
+        middleware=[Door(desk.services.auth, conf.access_log)], request_type=Request
+    )
+    app.req_options.strip_url_path_trailing_slash = True
+    app.req_options.keep_blank_qs_values = True
+    app.req_options.auto_parse_qs_csv = False
+    handler = falcon.media.MultipartFormHandler()
+    handler.parse_options.max_body_part_count = forms.MAX_PARTS
+    app.req_options.media_handlers[falcon.MEDIA_MULTIPART] = handler
+    app.add_error_handler(Exception, errors.on_exception)
+    app.add_error_handler(falcon.HTTPError, errors.on_http_error)
+    app.add_error_handler(domain.FuncplatError, errors.on_funcplat_error)
+    for route in ROUTES:
+        app.add_route(route.path, route.resource(desk))
+    return app

@@ -1,0 +1,167 @@
+"""Executions on the wire (API.md section 8)."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+import uuid
+from typing import Any
+
+import falcon
+import falcon.asgi
+
+from funcplat import errors
+from funcplat.api import queries, schemas
+from funcplat.api.middleware import Request, identity
+from funcplat.api.resource import Resource, check_uuid, respond, respond_list
+from funcplat.auth.base import Identity
+from funcplat.core import executions as core
+from funcplat.core.executions import Record
+from funcplat.invoke.router import Line
+
+MAX_WAIT = 30.0
+"""Seconds that a request for a log may wait for more of it."""
+LOG_POLL = 0.1
+"""Seconds between looks at a running execution's log."""
+INPUT_SLACK = 64 * 1024
+"""Bytes that a request may have besides the input."""
+
+
+class Executions(Resource):
+    """/v1/executions"""
+
+    async def on_get(self, req: Request, resp: falcon.asgi.Response) -> None:
+        """Lists executions."""
+        self.policy.check("execution:list", identity(req))
+        listing = self.listing(req, core.FILTERS, "execution:list:all_projects")
+        rows = await self.run(self.services.executions.list, identity(req), listing)
+        respond_list(req, resp, "executions", [schemas.execution(row) for row in rows], listing)
+
+    async def on_post(self, req: Request, resp: falcon.asgi.Response) -> None:
+        """Calls a function: with ``sync`` the answer holds the result, else it comes at once."""
+        caller = identity(req)
+        self.policy.check("execution:create", caller)
+        body = schemas.decode(await self.body(req), schemas.CreateExecution)
+        line = await self._line(caller, body)
+        record = self._record(caller, body)
+        if record.sync:
+            await self.invocation.calls.run(line, record)
+        else:
+            await self.invocation.calls.accept(record)
+            self.desk.queued()
+        respond(resp, schemas.execution(record), 201)
+
+    async def _line(self, caller: Identity, body: schemas.CreateExecution) -> Line:
+        if body.function_alias is not None:
+            raise errors.NotFound(f"Function alias not found [name={body.function_alias[:64]}]")
+        if body.function_id is None:
+            raise errors.InvalidRequest('Either "function_id" or "function_alias" must be specified.')
+        body.function_id = check_uuid(body.function_id)
+        line = await self.invocation.router.line(body.function_id, body.function_version or 0)
+        if line.route.project_id != caller.project_id and not caller.is_admin:
+            raise errors.NotFound(f"Function not found [id={body.function_id}]")
+        if line.route.runtime_status != "available":
+            raise errors.RuntimeNotAvailable(f"Runtime {line.route.runtime_id} is not available.")
+        return line
+
+    def _record(self, caller: Identity, body: schemas.CreateExecution) -> Record:
+        sync = body.sync is not False
+        return Record(
+            id=str(uuid.uuid4()),
+            function_id=body.function_id or "",
+            function_version=body.function_version or 0,
+            function_alias=None,
+            description=body.description,
+            status="running" if sync else "queued",
+            sync=sync,
+            input=_input(body.input, self.services.conf.resource_limits.max_input),
+            result=None,
+            reason_code=None,
+            reason_message=None,
+            project_id=caller.project_id,
+            worker_id=None,
+            attempt=1 if sync else 0,
+            server_id=self.services.server_id if sync else None,
+            created_at=time.time_ns() // 1000,
+            updated_at=None,
+        )
+
+
+class Execution(Resource):
+    """/v1/executions/{execution_id}"""
+
+    async def on_get(self, req: Request, resp: falcon.asgi.Response, execution_id: str) -> None:
+        """Shows an execution."""
+        self.policy.check("execution:get", identity(req))
+        execution = await self.run(self.services.executions.get, identity(req), check_uuid(execution_id))
+        respond(resp, schemas.execution(execution))
+
+    async def on_delete(self, req: Request, resp: falcon.asgi.Response, execution_id: str) -> None:
+        """Deletes an execution; one that runs goes on, and its result is dropped."""
+        self.policy.check("execution:delete", identity(req))
+        await self.run(self.services.executions.delete, identity(req), check_uuid(execution_id))
+        resp.status = 204
+
+
+class ExecutionLog(Resource):
+    """/v1/executions/{execution_id}/log"""
+
+    async def on_get(self, req: Request, resp: falcon.asgi.Response, execution_id: str) -> None:
+        """Shows what the function wrote, as text; of a running one, what it has written so far.
+
+        As additions ``offset`` skips bytes, ``wait`` waits up to so many seconds for more, and the headers
+        X-Log-Offset and X-Log-Complete say where the next request goes on and whether there may be more.
+        """
+        self.policy.check("execution:log", identity(req))
+        query = queries.single(req.params)
+        offset = queries.integer("offset", query.get("offset", "0"))
+        if offset < 0:
+            raise errors.InvalidRequest("offset must not be negative.")
+        until = time.monotonic() + min(MAX_WAIT, queries.integer("wait", query.get("wait", "0")))
+        text, complete = await self._log(identity(req), check_uuid(execution_id))
+        while not complete and len(text) <= offset and time.monotonic() < until:
+            # The worker is another process, perhaps on another machine: there is no event to wait for.
+            await asyncio.sleep(LOG_POLL)
+            text, complete = await self._log(identity(req), execution_id)
+        resp.content_type = "text/plain; charset=UTF-8"
+        resp.data = text[offset:].decode("utf-8", "replace").encode()
+        resp.set_header("X-Log-Offset", str(max(offset, len(text))))
+        resp.set_header("X-Log-Complete", "true" if complete else "false")
+
+    async def _log(self, caller: Identity, execution_id: str) -> tuple[bytes, bool]:
+        execution, log, _ = await self.run(self.services.executions.log, caller, execution_id)
+        start = f"Start execution: {execution_id}\n".encode()
+        if execution.status not in core.UNFINISHED:
+            return start + log + _end(execution, log), True
+        live = await self.invocation.calls.live_log(execution_id, 0)
+        return start + (live or b""), False
+
+
+def _end(execution: core.Execution, log: bytes) -> bytes:
+    # The old server's worker wrote these lines itself, and could not after a timeout.
+    if execution.reason_code == errors.ReasonCode.TIMEOUT:
+        return b""
+    newline = b"" if not log or log.endswith(b"\n") else b"\n"
+    return newline + f"Finished execution: {execution.id}\n".encode()
+
+
+def _input(value: str | dict[str, Any] | None, limit: int) -> str | None:
+    """What is stored and echoed: a JSON object written anew, or the caller's own text."""
+    if value is None or value in ("", "null"):
+        return None
+    text = value if isinstance(value, str) else json.dumps(value)
+    if isinstance(value, str) and value.lstrip()[:1] == "{":
+        text = _normalised(value)
+    if len(text) > limit or len(text.encode("utf-8")) > limit:
+        raise errors.TooLarge(f"input is larger than the limit of {limit} bytes.")
+    return text
+
+
+def _normalised(text: str) -> str:
+    try:
+        return json.dumps(json.loads(text))
+    except RecursionError as error:
+        raise errors.InvalidRequest("input is nested too deeply.") from error
+    except ValueError:
+        return text  # not JSON: the function gets it as it is

@@ -1,0 +1,377 @@
+"""The composition root: builds everything from configuration, in the one order that works.
+
+Nothing here or below holds a global; whoever needs something is handed it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import contextlib
+import dataclasses
+import datetime
+import fcntl
+import ipaddress
+import logging
+import os
+import pathlib
+import platform
+import uuid
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from typing import Any
+
+from oslo_config import cfg
+
+from funcplat import errors, plugins
+from funcplat.auth.base import AuthDriver
+from funcplat.core import packages, servers
+from funcplat.core.executions import Executions
+from funcplat.core.functions import Functions, Limits
+from funcplat.core.packagestore import PackageStore, StoreOptions
+from funcplat.core.routes import Routes
+from funcplat.core.runtimes import Runtimes
+from funcplat.core.starts import Starts
+from funcplat.core.workers import WorkerOptions, Workers
+from funcplat.db import session
+from funcplat.drivers.base import Context, Feature
+from funcplat.invoke.calls import Calls
+from funcplat.invoke.recorder import Recorder
+from funcplat.invoke.router import Router
+
+LOG = logging.getLogger(__name__)
+CODE_CACHE_SIZE = 4 * 1024**3
+"""Bytes of unpacked packages that are kept on this machine beyond those in use."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Services:
+    """Everything synchronous of one server process."""
+
+    conf: cfg.ConfigOpts
+    state_dir: pathlib.Path
+    server_id: str
+    db: session.Database
+    orchestrators: dict[str, plugins.GuardedOrchestrator]
+    storages: dict[str, plugins.GuardedStorage]
+    auth: AuthDriver
+    servers: servers.Servers
+    store: PackageStore
+    runtimes: Runtimes
+    functions: Functions
+    workers: Workers
+    starts: Starts
+    routes: Routes
+    executions: Executions
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Invocation:
+    """Everything asynchronous of one server process: the invocation path."""
+
+    run: Callable[..., Coroutine[Any, Any, Any]]  # await a synchronous function in a thread
+    router: Router
+    recorder: Recorder
+    calls: Calls
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class DriverDescription:
+    """An installed driver, for people."""
+
+    kind: str  # orchestrator, storage, auth
+    name: str
+    distribution: str
+    version: str
+    enabled: bool
+    capabilities: tuple[str, ...]
+    problem: str | None
+    features: tuple[Feature, ...]
+
+
+@contextlib.contextmanager
+def services(conf: cfg.ConfigOpts) -> Iterator[Services]:
+    """Build, check and register one server process; at exit it leaves in order.
+
+    Raises ConfigError where it cannot serve: the message says what to change.
+    """
+    state_dir = prepare_state_dir(conf)
+    with contextlib.ExitStack() as stack:
+        db = database(conf, state_dir)
+        stack.callback(db.close)
+        if db.is_sqlite:
+            stack.enter_context(_locked(state_dir))
+        _prepare_schema(conf, db)
+        built = _build(conf, state_dir, db, stack)
+        _check(built)
+        built.servers.register()
+        stack.callback(built.servers.leave)
+        if db.is_sqlite:
+            built.servers.forget_others()
+        built.workers.forget_dead()
+        built.executions.settle_lost()
+        yield built
+
+
+@contextlib.asynccontextmanager
+async def invocation(built: Services) -> AsyncIterator[Invocation]:
+    """The invocation path, on the running event loop."""
+    conf = built.conf
+    run = threads(conf.api.threads)
+    recorder = Recorder(built.executions.record)
+    router = Router(
+        _Backend(built.routes, built.starts, built.workers),
+        run,
+        conf.scaling.patience,
+        conf.scaling.queue_limit,
+        conf.scaling.queue_timeout,
+    )
+
+    async def lost(worker_id: str) -> None:
+        await run(built.workers.lost, worker_id)
+
+    calls = Calls(router, recorder, built.server_id, conf.resource_limits.import_timeout, lost)
+    try:
+        yield Invocation(run, router, recorder, calls)
+    finally:
+        await router.close()
+        await calls.close()
+        await recorder.close()
+        await built.auth.close()
+
+
+def threads(count: int) -> Callable[..., Coroutine[Any, Any, Any]]:
+    """``run(function, *args)`` on a bounded pool of threads of its own."""
+    pool = concurrent.futures.ThreadPoolExecutor(count, thread_name_prefix="core")
+
+    async def run(function: Callable[..., Any], *args: Any) -> Any:
+        return await asyncio.get_running_loop().run_in_executor(pool, function, *args)
+
+    return run
+
+
+def database(conf: cfg.ConfigOpts, state_dir: pathlib.Path) -> session.Database:
+    url = conf.database.connection or session.sqlite_url(state_dir / "funcplat.sqlite")
+    return session.Database(url, conf.database.max_connections)
+
+
+def database_upgrade(conf: cfg.ConfigOpts) -> str:
+    """Upgrade the schema; returns a sentence for people."""
+    with contextlib.closing(database(conf, prepare_state_dir(conf))) as db:
+        before = db.found_version()
+        after = db.upgrade()
+    if before == after:
+        return f"The schema is at version {after} already."
+    return f"The schema was upgraded from version {before or '(none)'} to {after}."
+
+
+def database_check(conf: cfg.ConfigOpts) -> str:
+    """Raises SchemaError unless the schema is this release's; returns a sentence for people."""
+    with contextlib.closing(database(conf, prepare_state_dir(conf))) as db:
+        return f"The schema is at version {db.check()}, as this release needs it."
+
+
+def describe_drivers(conf: cfg.ConfigOpts) -> list[DriverDescription]:
+    """Every installed driver and how it does on this machine."""
+    context = _context(conf, pathlib.Path(conf.state_dir), "describe")
+    enabled = {
+        "orchestrator": conf.orchestrator.enabled,
+        "storage": conf.storage.enabled,
+        "auth": [conf.auth.driver],
+    }
+    return [
+        _describe(kind, name, entries[0], name in enabled[kind.name], conf, context)
+        for kind in plugins.KINDS
+        for name, entries in sorted(plugins.installed(kind).items())
+    ]
+
+
+def is_exposed(host: str) -> bool:
+    """Whether a server that listens on this address can be reached from other machines."""
+    try:
+        return not ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host != "localhost"
+
+
+# -- building ------------------------------------------------------------------------------------------------
+
+
+def _build(
+    conf: cfg.ConfigOpts, state_dir: pathlib.Path, db: session.Database, stack: contextlib.ExitStack
+) -> Services:
+    owner = servers.installation_id(db)
+    server_id, node = str(uuid.uuid4()), platform.node() or "localhost"
+    context = _context(conf, state_dir, owner)
+    orchestrators = {name: plugins.orchestrator(name, conf, context) for name in conf.orchestrator.enabled}
+    storages = {name: plugins.storage(name, conf, context) for name in conf.storage.enabled}
+    for driver in (*orchestrators.values(), *storages.values()):
+        stack.callback(driver.close)
+    store = _store(conf, state_dir, db, storages)
+    options = _worker_options(conf, owner, server_id, node)
+    workers = Workers(db, orchestrators, options)
+    return Services(
+        conf=conf,
+        state_dir=state_dir,
+        server_id=server_id,
+        db=db,
+        orchestrators=orchestrators,
+        storages=storages,
+        auth=plugins.construct(plugins.AUTH, conf.auth.driver, conf, context),
+        servers=servers.Servers(db, server_id, node, conf.engine.lease),
+        store=store,
+        runtimes=Runtimes(db, orchestrators, conf.orchestrator.default, conf.scaling.max_workers),
+        functions=Functions(db, store, _limits(conf), workers.supersede),
+        workers=workers,
+        starts=Starts(db, orchestrators, store, workers, options),
+        routes=Routes(db, workers),
+        executions=Executions(db, server_id, conf.engine.max_attempts),
+    )
+
+
+def _context(conf: cfg.ConfigOpts, state_dir: pathlib.Path, owner: str) -> Context:
+    return Context(owner, state_dir, is_exposed(conf.api.host), lambda: datetime.datetime.now(datetime.UTC))
+
+
+def _store(
+    conf: cfg.ConfigOpts,
+    state_dir: pathlib.Path,
+    db: session.Database,
+    storages: dict[str, plugins.GuardedStorage],
+) -> PackageStore:
+    limits = packages.PackageLimits.from_conf(conf)
+    options = StoreOptions(
+        conf.storage.packages,
+        limits,
+        conf.storage.deadline,
+        conf.storage.unreferenced_grace,
+        state_dir / "spool",
+    )
+    cache = packages.CodeCache(state_dir / "code", limits, CODE_CACHE_SIZE)
+    return PackageStore(db, storages, cache, options)
+
+
+def _limits(conf: cfg.ConfigOpts) -> dict[str, Limits]:
+    group = conf.resource_limits
+    return {
+        name: Limits(group[f"default_{name}"], group[f"min_{name}"], group[f"max_{name}"])
+        for name in ("cpu", "memory", "timeout")
+    }
+
+
+def _worker_options(conf: cfg.ConfigOpts, owner: str, server_id: str, node: str) -> WorkerOptions:
+    limits, scaling = conf.resource_limits, conf.scaling
+    return WorkerOptions(
+        owner=owner,
+        server_id=server_id,
+        node=node,
+        concurrency=scaling.concurrency,
+        pids=limits.pids,
+        disk=limits.disk,
+        import_timeout=limits.import_timeout,
+        max_result=limits.max_result,
+        max_log=limits.max_log,
+        max_per_function=scaling.max_workers_per_function,
+        max_per_project=scaling.max_workers_per_project,
+        max_per_node=scaling.max_workers,
+        start_deadline=conf.orchestrator.start_deadline,
+        stop_grace=conf.orchestrator.stop_grace,
+    )
+
+
+class _Backend:
+    """What the router needs of core, from the rooms that have it."""
+
+    def __init__(self, routes: Routes, starts: Starts, workers: Workers) -> None:
+        self.read = routes.read
+        self.start = starts.start
+        self.make_room = workers.make_room
+
+
+# -- checking ------------------------------------------------------------------------------------------------
+
+
+def _check(built: Services) -> None:
+    checked: list[tuple[str, Any]] = [(f"auth driver {built.conf.auth.driver}", built.auth)]
+    checked += [(f"orchestrator driver {name}", driver) for name, driver in built.orchestrators.items()]
+    checked += [(f"storage driver {name}", driver) for name, driver in built.storages.items()]
+    for name, driver in checked:
+        try:
+            driver.check()
+        except errors.DriverError as error:
+            raise errors.ConfigError(f"the {name} cannot work: {error.message}") from error
+    for name, orchestrator in built.orchestrators.items():
+        for feature in orchestrator.features():
+            LOG.info("%s: %s: %s (%s)", name, feature.name, feature.isolation, feature.detail)
+
+
+def _describe(
+    kind: plugins.Kind,
+    name: str,
+    entry_point: Any,
+    enabled: bool,
+    conf: cfg.ConfigOpts,
+    context: Context,
+) -> DriverDescription:
+    capabilities: tuple[str, ...] = ()
+    features: tuple[Feature, ...] = ()
+    problem = None
+    try:
+        driver = plugins.construct(kind, name, conf, context)
+        capabilities = tuple(sorted(str(each) for each in getattr(driver, "capabilities", ())))
+        if hasattr(driver, "features"):
+            features = tuple(driver.features())
+        driver.check()
+    except errors.FuncplatError as error:
+        problem = error.message
+    dist = entry_point.dist
+    return DriverDescription(
+        kind.name,
+        name,
+        dist.name if dist is not None else "?",
+        dist.version if dist is not None else "?",
+        enabled,
+        capabilities,
+        problem,
+        features,
+    )
+
+
+# -- the state directory and the schema ------------------------------------------------------------------
+
+
+def prepare_state_dir(conf: cfg.ConfigOpts) -> pathlib.Path:
+    """Make the state directory, for this user's eyes alone.  Raises ConfigError."""
+    path = pathlib.Path(conf.state_dir).expanduser().absolute()
+    try:
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        (path / "spool").mkdir(mode=0o700, exist_ok=True)
+    except OSError as error:
+        raise errors.ConfigError(f"state_dir {path} cannot be made: {error.strerror}") from error
+    return path
+
+
+@contextlib.contextmanager
+def _locked(state_dir: pathlib.Path) -> Iterator[None]:
+    with (state_dir / "lock").open("a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            file.seek(0)
+            holder = file.read().strip() or "unknown"
+            raise errors.StateInUse(
+                f"another server (process {holder}) uses the state directory {state_dir}; stop it, or give "
+                "this one a state_dir of its own. Several servers need PostgreSQL or MariaDB"
+            ) from error
+        file.truncate(0)
+        file.write(str(os.getpid()))
+        file.flush()
+        yield
+
+
+def _prepare_schema(conf: cfg.ConfigOpts, db: session.Database) -> None:
+    automatic = conf.database.auto_upgrade
+    if automatic is None:
+        automatic = db.is_sqlite and not conf.database.connection
+    if automatic:
+        db.upgrade()
+    db.check()

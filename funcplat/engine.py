@@ -1,0 +1,143 @@
+"""The engine: loops that do what nobody waits for.
+
+Each loop claims rows and is stateless, so that any number of engines may run, without a leader; each survives
+whatever one round of it meets.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+
+from funcplat import errors
+from funcplat.bootstrap import Invocation, Services
+from funcplat.core.executions import Record
+
+LOG = logging.getLogger(__name__)
+PURGE_AGE = 3600.0
+"""Seconds that rows of deleted workers are kept, for whoever asks why a worker ended."""
+SWEEP_INTERVAL = 60.0
+"""Seconds between looks for packages that nothing refers to."""
+DRAIN_INTERVAL = 0.1
+"""Seconds between looks at draining workers, while there are any."""
+
+
+class Engine:
+    """Runs the loops.  Belongs to one event loop."""
+
+    def __init__(self, services: Services, invocation: Invocation, takes_queue: bool = True) -> None:
+        """Not ``takes_queue``: only what every server must do for the workers and calls of its own."""
+        self._services = services
+        self._invocation = invocation
+        self._run = invocation.run
+        self._options = services.conf.engine
+        self._queued = asyncio.Event()
+        self._changed = asyncio.Event()
+        self._takes_queue = takes_queue
+        self._stopping = False
+        self._executions: set[asyncio.Task[Record]] = set()
+        self._loops: list[asyncio.Task[None]] = []
+
+    def start(self) -> None:
+        poll, reap = self._options.poll_interval, self._options.reap_interval
+        rounds: list[tuple[str, float, Callable[[], Awaitable[None]], asyncio.Event | None]] = [
+            ("changes", poll, self._settle, self._changed),
+            ("leases", self._options.lease / 3, self._renew, None),
+            ("reaper", reap, self._reap, None),
+        ]
+        if self._takes_queue:
+            rounds.append(("queue", poll, self._claim, self._queued))
+            rounds.append(("sweeper", SWEEP_INTERVAL, self._sweep, None))
+        self._loops = [asyncio.create_task(self._loop(*each), name=each[0]) for each in rounds]
+
+    def wake_queue(self) -> None:
+        """An execution was queued by this process."""
+        self._queued.set()
+
+    def wake_changes(self) -> None:
+        """A runtime or a worker was changed by this process."""
+        self._changed.set()
+
+    async def stop(self, grace: float) -> None:
+        """Claim no more; let what runs end within ``grace`` seconds; queue the rest again."""
+        self._stopping = True
+        if self._executions:
+            await asyncio.wait(self._executions, timeout=grace)
+        for task in self._executions:
+            task.cancel()
+        await asyncio.gather(*self._executions, return_exceptions=True)
+        for loop in self._loops:
+            loop.cancel()
+        await asyncio.gather(*self._loops, return_exceptions=True)
+        if released := await self._run(self._services.executions.release):
+            LOG.info("%d unfinished executions are queued again", released)
+
+    # -- the loops -----------------------------------------------------------------------------------------
+
+    async def _loop(
+        self, name: str, interval: float, work: Callable[[], Awaitable[None]], wake: asyncio.Event | None
+    ) -> None:
+        while True:
+            try:
+                await work()
+            except errors.FuncplatError as error:
+                LOG.warning("%s: %s", name, error)
+            except Exception:  # a loop must survive a defect in one of its rounds
+                LOG.exception("%s: a round failed", name)
+            await self._pause(interval, wake)
+
+    async def _pause(self, interval: float, wake: asyncio.Event | None) -> None:
+        if wake is None:
+            await asyncio.sleep(interval)
+            return
+        try:
+            async with asyncio.timeout(interval):
+                await wake.wait()
+        except TimeoutError:
+            return
+        wake.clear()
+
+    async def _claim(self) -> None:
+        room = self._options.concurrency - len(self._executions)
+        if self._stopping or room <= 0:
+            return
+        for record in await self._run(self._services.executions.claim, room):
+            task = asyncio.create_task(self._invocation.calls.run_claimed(record))
+            self._executions.add(task)
+            task.add_done_callback(self._finished)
+
+    def _finished(self, task: asyncio.Task[Record]) -> None:
+        self._executions.discard(task)
+        self._queued.set()
+        if not task.cancelled() and (error := task.exception()) is not None:
+            LOG.error("a claimed execution could not be settled", exc_info=error)
+
+    async def _settle(self) -> None:
+        await self._run(self._services.runtimes.settle)
+        await self._run(self._services.workers.stop_drained)
+        while not self._changed.is_set() and await self._run(self._services.workers.draining):
+            await asyncio.sleep(DRAIN_INTERVAL)
+            await self._run(self._services.workers.stop_drained)
+
+    async def _renew(self) -> None:
+        if not await self._run(self._services.servers.renew):
+            LOG.error("this server's lease was over: others have taken its executions; it starts afresh")
+            await self._run(self._services.servers.register)
+
+    async def _reap(self) -> None:
+        services, router = self._services, self._invocation.router
+        if used := router.used():
+            await self._run(services.workers.touch, used)
+        router.sweep()
+        if drained := await self._run(services.workers.drain_idle, services.conf.scaling.idle_timeout):
+            router.drained(drained)
+            self.wake_changes()
+        if await self._run(services.executions.settle_lost):
+            self.wake_queue()
+        await self._run(services.servers.remove_expired)
+        await self._run(services.workers.reap)
+
+    async def _sweep(self) -> None:
+        await self._run(self._services.workers.purge, PURGE_AGE)
+        await self._run(self._services.store.sweep)

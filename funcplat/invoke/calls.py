@@ -1,0 +1,251 @@
+"""Calls: one execution from its record to its outcome, synchronous or taken from the queue.
+
+A failing function is a result, never an exception: every path through `Calls` ends in a record that says what
+happened.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import time
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from funcplat import errors
+from funcplat.core.executions import Record
+from funcplat.errors import Reason, ReasonCode
+from funcplat.invoke import client
+from funcplat.invoke.recorder import Recorder
+from funcplat.invoke.router import Line, NoWorker, Router
+from funcplat.invoke.stations import Station
+
+LOG = logging.getLogger(__name__)
+RECORD_AFTER = 1.0
+"""Seconds after which a synchronous execution that still runs gets a row."""
+FULL_PAUSE = 0.02
+"""Seconds that a worker is left alone which other routers have filled."""
+ANSWER_GRACE = 10.0
+"""Seconds beyond all its deadlines after which a worker that does not answer counts as dead."""
+MAX_REFUSALS = 50
+"""How often a call may be refused and sent elsewhere before it ends; each time it waited for a place."""
+MAX_UNREACHED = 3
+"""How many workers in a row may be unreachable for a call before it ends."""
+
+
+class Calls:
+    """Runs executions.  Belongs to one event loop."""
+
+    def __init__(
+        self,
+        router: Router,
+        recorder: Recorder,
+        server_id: str,
+        import_timeout: float,
+        lost: Callable[[str], Coroutine[Any, Any, None]],
+    ) -> None:
+        """``lost(worker_id)`` is told of workers that are gone; ``import_timeout`` in seconds."""
+        self._router = router
+        self._recorder = recorder
+        self._server_id = server_id
+        self._import_timeout = import_timeout
+        self._lost = lost
+        self._loop = asyncio.get_running_loop()
+        self._background: set[asyncio.Task[None]] = set()
+        self.running: dict[str, Station | None] = {}
+
+    async def run(self, line: Line, record: Record) -> Record:
+        """Run a synchronous execution; its record is committed when this returns."""
+        timer = self._loop.call_later(RECORD_AFTER, self._record_running, record)
+        try:
+            await self._execute(line, record)
+        finally:
+            timer.cancel()
+        await self._recorder.write(record)
+        return record
+
+    async def accept(self, record: Record) -> None:
+        """Queue an asynchronous execution; it is durable when this returns."""
+        await self._recorder.write(record, durable=True)
+
+    async def run_claimed(self, record: Record) -> Record:
+        """Run an execution that this server claimed from the queue."""
+        try:
+            line = await self._router.line(record.function_id, record.function_version)
+        except errors.NotFound as error:
+            self._fail(record, Reason(ReasonCode.FUNCTION_DELETED, error.message))
+        else:
+            await self._execute(line, record)
+        await self._recorder.write(record, durable=True)
+        return record
+
+    async def live_log(self, execution_id: str, offset: int) -> bytes | None:
+        """What an execution that runs here has written from ``offset`` on; None where it does not."""
+        station = self.running.get(execution_id)
+        if station is None:
+            return None
+        try:
+            connection = await client.connect(station.worker.handle.address)
+        except client.NotReached:
+            return None
+        try:
+            live = await client.live_log(connection, station.worker.secret, execution_id, offset)
+        except errors.WorkerError:
+            return None
+        finally:
+            connection.close()
+        return None if live is None else live.log
+
+    async def close(self) -> None:
+        await asyncio.gather(*self._background, return_exceptions=True)
+
+    # -- one execution -----------------------------------------------------------------------------------
+
+    async def _execute(self, line: Line, record: Record) -> None:
+        self.running[record.id] = None
+        try:
+            for _ in range(MAX_REFUSALS):
+                if await self._attempt(line, record):
+                    return
+            self._fail(
+                record, Reason(ReasonCode.QUEUE_TIMEOUT, "every worker refused the call, again and again")
+            )
+        except NoWorker as error:
+            self._fail(record, error.reason)
+        finally:
+            del self.running[record.id]
+            record.updated_at = time.time_ns() // 1000
+
+    async def _until_taken(self, line: Line, record: Record) -> None:
+        unreached = 0
+        for _ in range(MAX_REFUSALS):
+            try:
+                if await self._attempt(line, record):
+                    return
+            except client.NotReached as error:
+                unreached += 1
+                if unreached == MAX_UNREACHED:
+                    message = f"{unreached} workers in a row could not be reached: {error.message}"
+                    raise NoWorker(ReasonCode.WORKER_DIED, message) from error
+        raise NoWorker(ReasonCode.QUEUE_TIMEOUT, "every worker refused the call, again and again")
+
+    async def _attempt(self, line: Line, record: Record) -> bool:
+        """Run the execution on one worker; False: it refused.  Raises NotReached."""
+        if line.route.runtime_status not in ("available", "upgrading"):
+            message = f"Runtime {line.route.runtime_id} is not available."
+            raise NoWorker(ReasonCode.RUNTIME_NOT_AVAILABLE, message)
+        station = await self._router.place(line)
+        stations = line.stations
+        try:
+            return await self._call(station, line, record)
+        except client.Refused as error:
+            if error.draining:
+                stations.remove(station.worker.id)
+                self._router.changed(record.function_id)
+                await self._router.line(record.function_id, record.function_version)
+            else:
+                station.in_flight += 1
+                stations.refuse(station, FULL_PAUSE)
+            return False
+        except client.NotReached:
+            stations.remove(station.worker.id)
+            self._report(station)
+            raise
+        finally:
+            stations.give_back(station)
+
+    async def _call(self, station: Station, line: Line, record: Record) -> bool:
+        record.worker_id = station.worker.id
+        self.running[record.id] = station
+        connection = await station.connection()
+        deadline = line.route.timeout + self._import_timeout + ANSWER_GRACE
+        body = arguments(record.input)
+        timer = self._loop.call_later(deadline, connection.close)
+        try:
+            answer = await client.invoke(connection, station.head, record.id, body)
+        except client.Refused:
+            station.connections.append(connection)
+            raise
+        except client.NotReached:
+            raise
+        except errors.WorkerError as error:
+            self._worker_failed(station, record, error)
+            return True
+        finally:
+            timer.cancel()
+        if not station.gone:
+            station.connections.append(connection)
+        else:
+            connection.close()
+        _conclude(record, answer)
+        return True
+
+    def _worker_failed(self, station: Station, record: Record, error: errors.WorkerError) -> None:
+        if station.gone:
+            # It was drained while the call ran, and its grace was over first.
+            reason = Reason(ReasonCode.WORKER_STOPPED, "the worker was stopped before the execution ended")
+        else:
+            reason = Reason(ReasonCode.WORKER_DIED, f"the worker died during the execution: {error.message}")
+            self._report(station)
+        record.status = "failed"
+        record.result = _text("Function execution failed.")
+        record.reason_code, record.reason_message = reason.code, reason.message
+
+    def _fail(self, record: Record, reason: Reason) -> None:
+        record.status = "error"
+        record.result = _text("Function execution failed.")
+        record.reason_code, record.reason_message = reason.code, reason.message
+        LOG.warning("execution %s: error: %s", record.id, reason.message)
+
+    def _report(self, station: Station) -> None:
+        task = self._loop.create_task(self._lost(station.worker.id))
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
+
+    def _record_running(self, record: Record) -> None:
+        if not record.inserted:
+            record.inserted = record.counted = True
+            running = Record(**{name: getattr(record, name) for name in Record.__slots__})
+            running.inserted = running.counted = False
+            self._recorder.write(running).add_done_callback(_noticed)
+
+
+def arguments(text: str | None) -> bytes:
+    """A call's body from an execution's input: a JSON object, or ``null`` for none.
+
+    What is not a JSON object goes to the function as ``__function_input`` (API.md section 8).
+    """
+    if text is None:
+        return b"null"
+    if text.startswith("{"):
+        try:
+            json.loads(text)
+        except ValueError:
+            return json.dumps({"__function_input": text}).encode()
+        return text.encode()
+    return json.dumps({"__function_input": text}).encode()
+
+
+def _conclude(record: Record, answer: client.Answer) -> None:
+    record.status = "success" if answer.success else "failed"
+    result = answer.result.decode("utf-8", "replace")
+    record.result = f'{{"output": {result}, "duration": {answer.duration}}}'
+    record.log = answer.log
+    record.reason_code, record.reason_message = answer.reason, answer.message
+    if answer.log_dropped:
+        note = f"{answer.log_dropped} bytes of output were dropped ([resource_limits] max_log)"
+        if answer.reason in (None, ReasonCode.LOG_TRUNCATED):
+            record.reason_code, record.reason_message = ReasonCode.LOG_TRUNCATED, note
+        else:
+            record.reason_message = f"{answer.message}; {note}"
+
+
+def _text(output: str) -> str:
+    return json.dumps({"output": output})
+
+
+def _noticed(future: asyncio.Future[None]) -> None:
+    # The recorder has logged it; the execution's end is written all the same.
+    if not future.cancelled():
+        future.exception()

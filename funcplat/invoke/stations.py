@@ -1,0 +1,149 @@
+"""The workers of one revision as one router sees them: who has room, who is next, who waits."""
+
+from __future__ import annotations
+
+import asyncio
+import collections
+
+from funcplat.core.workers import Worker
+from funcplat.invoke import client
+
+
+class Station:
+    """One worker: its kept connections and how many of this router's calls it runs."""
+
+    __slots__ = ("connections", "gone", "head", "in_flight", "since", "used", "worker")
+
+    def __init__(self, worker: Worker, timeout: int, since: float) -> None:
+        """``since``: the loop's time at which this router heard of it."""
+        self.worker = worker
+        self.since = since
+        self.head = client.invoke_head(worker.secret, timeout)
+        self.connections: list[client.Connection] = []
+        self.in_flight = 0
+        self.gone = False
+        self.used = True
+
+    def has_room(self) -> bool:
+        return not self.gone and self.in_flight < self.worker.concurrency
+
+    async def connection(self) -> client.Connection:
+        """A kept connection, or a new one.  Raises NotReached."""
+        while self.connections:
+            kept = self.connections.pop()
+            if not kept.closed:
+                return kept
+        return await client.connect(self.worker.handle.address)
+
+    def close(self) -> None:
+        self.gone = True
+        for kept in self.connections:
+            kept.close()
+        self.connections.clear()
+
+
+class Stations:
+    """All workers of one revision that this router may call.
+
+    The one that was last freed is next (LIFO), so that surplus workers fall idle and can be stopped.
+    Calls that find no room wait in line; a freed place goes to the first of them.
+    """
+
+    def __init__(self) -> None:
+        self._all: dict[str, Station] = {}
+        self._free: list[Station] = []
+        self._waiting: collections.deque[asyncio.Future[Station]] = collections.deque()
+
+    def __len__(self) -> int:
+        return len(self._all)
+
+    @property
+    def waiting(self) -> int:
+        return len(self._waiting)
+
+    @property
+    def worker_ids(self) -> list[str]:
+        return list(self._all)
+
+    def used(self) -> list[str]:
+        """Ids of the workers that got a call since this was last asked, or are running one."""
+        ids = [key for key, station in self._all.items() if station.used or station.in_flight]
+        for key in ids:
+            self._all[key].used = False
+        return ids
+
+    def has_worker(self, worker_id: str) -> Station | None:
+        return self._all.get(worker_id)
+
+    def add(self, station: Station) -> None:
+        """Make a worker known and give its places to those who wait."""
+        if station.worker.id not in self._all:
+            self._all[station.worker.id] = station
+            self._offer(station)
+
+    def remove(self, worker_id: str) -> None:
+        """The worker takes no more calls; those that it runs go on."""
+        station = self._all.pop(worker_id, None)
+        if station is not None:
+            station.close()
+            if station in self._free:
+                self._free.remove(station)
+
+    def take(self) -> Station | None:
+        """A place at once, or None."""
+        while self._free:
+            station = self._free[-1]
+            if not station.has_room():
+                self._free.pop()
+                continue
+            station.in_flight += 1
+            station.used = True
+            if not station.has_room():
+                self._free.pop()
+            return station
+        return None
+
+    def wait(self) -> asyncio.Future[Station]:
+        """A place as soon as there is one; cancel the future to leave the line."""
+        future: asyncio.Future[Station] = asyncio.get_running_loop().create_future()
+        self._waiting.append(future)
+        return future
+
+    def give_back(self, station: Station) -> None:
+        """The call has ended; its place goes to the first who waits."""
+        station.in_flight -= 1
+        self._offer(station)
+
+    def refuse(self, station: Station, pause: float) -> None:
+        """The worker is full of other routers' calls: leave it alone for ``pause`` seconds."""
+        asyncio.get_running_loop().call_later(pause, self.give_back, station)
+        if station in self._free:
+            self._free.remove(station)
+
+    def fail_waiting(self, error: BaseException) -> None:
+        """There will be no place: tell everybody who waits."""
+        while self._waiting:
+            future = self._waiting.popleft()
+            if not future.done():
+                future.set_exception(error)
+
+    def move_waiting(self, other: Stations) -> None:
+        """The revision was superseded: who waits here waits there."""
+        other._waiting.extend(self._waiting)
+        self._waiting.clear()
+        for station in list(other._all.values()):
+            other._offer(station)
+
+    def close(self) -> None:
+        for worker_id in list(self._all):
+            self.remove(worker_id)
+
+    def _offer(self, station: Station) -> None:
+        while self._waiting and station.has_room():
+            future = self._waiting.popleft()
+            if not future.done():
+                station.in_flight += 1
+                station.used = True
+                future.set_result(station)
+        if station.has_room() and station not in self._free:
+            self._free.append(station)
