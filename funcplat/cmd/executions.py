@@ -1,0 +1,218 @@
+"""``funcplat execution ...``, and what ``invoke`` shares with it."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Sequence
+from typing import Any, TextIO, cast
+
+from funcplat.cmd import base, client, values
+
+COLUMNS = (
+    "id",
+    "function_id",
+    "function_version",
+    "function_alias",
+    "status",
+    "reason",
+    "sync",
+    "input",
+    "result",
+    "description",
+    "project_id",
+    "created_at",
+    "updated_at",
+)
+BRIEF = ("id", "function_id", "status", "sync", "created_at", "updated_at")
+CELLS: dict[str, base.Cell] = {
+    "input": values.structure,
+    "result": values.structure,
+    "reason": values.structure,
+}
+LOG_WAIT = 20
+"""Seconds that one request for a running execution's log waits for more of it."""
+
+COLD_START = 90.0
+"""Seconds over the function's timeout that a call may take: waiting for a worker, and imports."""
+
+UNKNOWN_TIMEOUT = 300.0
+"""Seconds assumed where a function's timeout is not known: the most that a server allows by default."""
+
+
+class Create(base.Show):
+    """Run a function and show the execution; `funcplat invoke` shows the result alone."""
+
+    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
+        parser = super().get_parser(prog_name)
+        add_call_options(parser)
+        parser.add_argument("--description")
+        parser.add_argument(
+            "--async", dest="asynchronous", action="store_true", help="Do not wait for its end."
+        )
+        return parser
+
+    def take_action(self, parsed_args: argparse.Namespace) -> base.Row:
+        """A failed function makes an execution like any other: exit code 0."""
+        text = values.function_input(parsed_args.input, parsed_args.arguments)
+        function = base.find(self.client, "functions", parsed_args.function)
+        execution = start(
+            self.client, function, text, not parsed_args.asynchronous, description=parsed_args.description
+        )
+        return _shown(execution)
+
+
+class List(base.List):
+    """List executions."""
+
+    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
+        parser = super().get_parser(prog_name)
+        base.add_list_options(parser)
+        parser.add_argument("--function", metavar="FUNCTION", help="Of this function: name or id.")
+        parser.add_argument("--status", help="In this state; in:success,failed names several.")
+        parser.add_argument("--description", metavar="TEXT", help="So described; has:TEXT finds parts.")
+        return parser
+
+    def take_action(self, parsed_args: argparse.Namespace) -> tuple[Sequence[str], Any]:
+        """Those of the project, unless options say otherwise."""
+        query = {
+            **base.list_query(parsed_args),
+            "status": parsed_args.status,
+            "description": parsed_args.description,
+        }
+        if parsed_args.function:
+            query["function_id"] = base.find_id(self.client, "functions", parsed_args.function)
+        answer = self.client.get("/v1/executions", query).json()
+        return base.rows(answer.get("executions", []), COLUMNS if parsed_args.long else BRIEF, CELLS)
+
+
+class Show(base.Show):
+    """Show an execution."""
+
+    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
+        return _with_execution(super().get_parser(prog_name))
+
+    def take_action(self, parsed_args: argparse.Namespace) -> base.Row:
+        """With its input, result and reason."""
+        return _shown(self.client.get(f"/v1/executions/{parsed_args.execution}").json())
+
+
+class Delete(base.Command):
+    """Delete executions with their logs."""
+
+    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
+        parser = super().get_parser(prog_name)
+        parser.add_argument("executions", metavar="EXECUTION", nargs="+", help="Ids.")
+        return parser
+
+    def take_action(self, parsed_args: argparse.Namespace) -> int:
+        """Delete each; go on where one fails."""
+        return base.each(parsed_args.executions, self._delete, self.application.complain)
+
+    def _delete(self, execution_id: str) -> None:
+        self.client.request("DELETE", f"/v1/executions/{execution_id}")
+        self.say(f"execution {execution_id} is deleted")
+
+
+class Log(base.Command):
+    """Show what an execution wrote; -f follows one that still runs."""
+
+    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
+        parser = _with_execution(super().get_parser(prog_name))
+        parser.add_argument("-f", "--follow", action="store_true", help="Until the execution ends.")
+        return parser
+
+    def take_action(self, parsed_args: argparse.Namespace) -> int:
+        """On standard output."""
+        if parsed_args.follow:
+            follow_log(self.client, parsed_args.execution, self.application.stdout)
+        else:
+            copy_log(self.client, parsed_args.execution, self.application.stdout)
+        return 0
+
+
+def add_call_options(parser: argparse.ArgumentParser) -> None:
+    """The function to call and its input."""
+    parser.add_argument("function", metavar="FUNCTION", help="Name or id.")
+    parser.add_argument(
+        "arguments",
+        metavar="KEY=VALUE",
+        nargs="*",
+        type=values.argument,
+        help="A keyword argument: JSON where VALUE is valid JSON, else a string. "
+        """A string that looks like JSON is quoted: zip='"0123"'.""",
+    )
+    parser.add_argument(
+        "--input",
+        metavar="JSON",
+        help="The whole input: JSON, @FILE, or - for standard input; a text that is not a JSON object "
+        "arrives as __function_input. KEY=VALUE is put over it.",
+    )
+
+
+def start(
+    connection: client.Client, function: client.Json, text: str | None, sync: bool, **more: str | None
+) -> client.Json:
+    """Create an execution; with ``sync`` it has ended when this returns."""
+    wanted = {"function_id": function["id"], "sync": sync, "input": text, **more}
+    body = client.json_body({key: value for key, value in wanted.items() if value is not None})
+    patience = float(function.get("timeout") or UNKNOWN_TIMEOUT) + COLD_START if sync else None
+    answer = connection.request("POST", "/v1/executions", body=body, timeout=patience)
+    return cast(client.Json, answer.json())
+
+
+def ended(connection: client.Client, execution_id: str) -> client.Json:
+    """The execution when it does not run any more."""
+    pause = 0.02
+    while True:
+        execution = cast(client.Json, connection.get(f"/v1/executions/{execution_id}").json())
+        if execution["status"] != "running":
+            return execution
+        time.sleep(pause)  # its log is complete, so that the record is about to be written
+        pause = min(pause * 2, 1.0)
+
+
+def output(execution: client.Json) -> Any:
+    """What the function returned, or the platform's sentence about why it did not."""
+    result = execution.get("result")
+    if isinstance(result, str):
+        result = json.loads(result)
+    return result.get("output") if isinstance(result, dict) else None
+
+
+def copy_log(connection: client.Client, execution_id: str, sink: TextIO) -> None:
+    """Write the log, as far as it goes now, as the bytes that it is."""
+    _write(sink, connection.get(f"/v1/executions/{execution_id}/log").content)
+
+
+def follow_log(connection: client.Client, execution_id: str, sink: TextIO) -> None:
+    """Write the log as it grows, until the execution has ended."""
+    offset, complete = 0, False
+    while not complete:
+        started = time.monotonic()
+        answer = connection.get(
+            f"/v1/executions/{execution_id}/log",
+            {"offset": offset, "wait": LOG_WAIT},
+            timeout=LOG_WAIT + client.PATIENCE,
+        )
+        _write(sink, answer.content)
+        complete = answer.headers.get("x-log-complete", "true") != "false"
+        offset = int(answer.headers.get("x-log-offset", offset + len(answer.content)))
+        if not complete and not answer.content and time.monotonic() - started < 0.5:
+            time.sleep(0.5)  # a server that does not wait must not be asked without a pause
+
+
+def _write(sink: TextIO, content: bytes) -> None:
+    sink.flush()
+    sink.buffer.write(content)
+    sink.buffer.flush()
+
+
+def _with_execution(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
+    parser.add_argument("execution", metavar="EXECUTION", help="Id.")
+    return parser
+
+
+def _shown(execution: client.Json) -> base.Row:
+    return base.fields(execution, COLUMNS, CELLS)
