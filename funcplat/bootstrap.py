@@ -28,6 +28,7 @@ from funcplat.core import packages, servers
 from funcplat.core.executions import Executions
 from funcplat.core.functions import Functions, Limits
 from funcplat.core.packagestore import PackageStore, StoreOptions
+from funcplat.core.recording import Recording
 from funcplat.core.routes import Routes
 from funcplat.core.runtimes import Runtimes
 from funcplat.core.starts import Starts
@@ -36,7 +37,7 @@ from funcplat.db import session
 from funcplat.drivers.base import Context, Feature
 from funcplat.invoke.calls import Calls
 from funcplat.invoke.recorder import Recorder
-from funcplat.invoke.router import Router
+from funcplat.invoke.router import Router, RouterOptions
 
 LOG = logging.getLogger(__name__)
 CODE_CACHE_SIZE = 4 * 1024**3
@@ -116,14 +117,19 @@ def services(conf: cfg.ConfigOpts) -> Iterator[Services]:
 async def invocation(built: Services) -> AsyncIterator[Invocation]:
     """The invocation path, on the running event loop."""
     conf = built.conf
-    run = threads(conf.api.threads)
-    recorder = Recorder(built.executions.record)
+    run = threads(conf.api.threads, "core")
+    recording = Recording(built.db)
+    recorder = Recorder(recording.write)
     router = Router(
         _Backend(built.routes, built.starts, built.workers),
-        run,
-        conf.scaling.patience,
-        conf.scaling.queue_limit,
-        conf.scaling.queue_timeout,
+        # Cold starts wait for engines and imports; lists and uploads must not wait for them.
+        threads(conf.api.threads, "starts"),
+        RouterOptions(
+            conf.scaling.concurrency,
+            conf.scaling.patience,
+            conf.scaling.queue_limit,
+            conf.scaling.queue_timeout,
+        ),
     )
 
     async def lost(worker_id: str) -> None:
@@ -136,12 +142,13 @@ async def invocation(built: Services) -> AsyncIterator[Invocation]:
         await router.close()
         await calls.close()
         await recorder.close()
+        recording.close()
         await built.auth.close()
 
 
-def threads(count: int) -> Callable[..., Coroutine[Any, Any, Any]]:
+def threads(count: int, name: str) -> Callable[..., Coroutine[Any, Any, Any]]:
     """``run(function, *args)`` on a bounded pool of threads of its own."""
-    pool = concurrent.futures.ThreadPoolExecutor(count, thread_name_prefix="core")
+    pool = concurrent.futures.ThreadPoolExecutor(count, thread_name_prefix=name)
 
     async def run(function: Callable[..., Any], *args: Any) -> Any:
         return await asyncio.get_running_loop().run_in_executor(pool, function, *args)
@@ -172,7 +179,7 @@ def database_check(conf: cfg.ConfigOpts) -> str:
 
 def describe_drivers(conf: cfg.ConfigOpts) -> list[DriverDescription]:
     """Every installed driver and how it does on this machine."""
-    context = _context(conf, pathlib.Path(conf.state_dir), "describe")
+    context = _context(conf, prepare_state_dir(conf), str(uuid.uuid4()))
     enabled = {
         "orchestrator": conf.orchestrator.enabled,
         "storage": conf.storage.enabled,
@@ -321,6 +328,8 @@ def _describe(
         if hasattr(driver, "features"):
             features = tuple(driver.features())
         driver.check()
+        if kind is not plugins.AUTH:
+            driver.close()
     except errors.FuncplatError as error:
         problem = error.message
     dist = entry_point.dist

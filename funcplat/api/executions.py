@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-import uuid
 from typing import Any
 
 import falcon
@@ -14,7 +13,7 @@ import falcon.asgi
 from funcplat import errors
 from funcplat.api import queries, schemas
 from funcplat.api.middleware import Request, identity
-from funcplat.api.resource import Resource, check_uuid, respond, respond_list
+from funcplat.api.resource import Desk, Resource, check_uuid, respond, respond_list
 from funcplat.auth.base import Identity
 from funcplat.core import executions as core
 from funcplat.core.executions import Record
@@ -24,12 +23,14 @@ MAX_WAIT = 30.0
 """Seconds that a request for a log may wait for more of it."""
 LOG_POLL = 0.1
 """Seconds between looks at a running execution's log."""
-INPUT_SLACK = 64 * 1024
-"""Bytes that a request may have besides the input."""
 
 
 class Executions(Resource):
     """/v1/executions"""
+
+    def __init__(self, desk: Desk) -> None:
+        super().__init__(desk)
+        self._max_input = int(desk.services.conf.resource_limits.max_input)
 
     async def on_get(self, req: Request, resp: falcon.asgi.Response) -> None:
         """Lists executions."""
@@ -68,14 +69,14 @@ class Executions(Resource):
     def _record(self, caller: Identity, body: schemas.CreateExecution) -> Record:
         sync = body.sync is not False
         return Record(
-            id=str(uuid.uuid4()),
+            id=core.new_id(),
             function_id=body.function_id or "",
             function_version=body.function_version or 0,
             function_alias=None,
             description=body.description,
             status="running" if sync else "queued",
             sync=sync,
-            input=_input(body.input, self.services.conf.resource_limits.max_input),
+            input=_input(body.input, self._max_input),
             result=None,
             reason_code=None,
             reason_message=None,
@@ -130,7 +131,7 @@ class ExecutionLog(Resource):
         resp.set_header("X-Log-Complete", "true" if complete else "false")
 
     async def _log(self, caller: Identity, execution_id: str) -> tuple[bytes, bool]:
-        execution, log, _ = await self.run(self.services.executions.log, caller, execution_id)
+        execution, log = await self.run(self.services.executions.log, caller, execution_id)
         start = f"Start execution: {execution_id}\n".encode()
         if execution.status not in core.UNFINISHED:
             return start + log + _end(execution, log), True

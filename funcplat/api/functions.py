@@ -56,6 +56,7 @@ class Function(Resource):
     async def on_put(self, req: Request, resp: falcon.asgi.Response, function_id: str) -> None:
         """Changes a function; new code is called from the answer on."""
         self.policy.check("function:update", identity(req))
+        function_id = _known(function_id)
         conf = self.services.conf.api
         upload = await forms.read(req, self.services.store, self.invocation, conf.max_body_size)
         with contextlib.closing(upload):
@@ -63,7 +64,7 @@ class Function(Resource):
             function = await self.run(
                 self.services.functions.update,
                 identity(req),
-                _known(function_id),
+                function_id,
                 changes,
                 upload.package,
             )
@@ -74,7 +75,8 @@ class Function(Resource):
     async def on_delete(self, req: Request, resp: falcon.asgi.Response, function_id: str) -> None:
         """Deletes a function, its workers and its package; its executions stay."""
         self.policy.check("function:delete", identity(req))
-        await self.run(self.services.functions.delete, identity(req), check_uuid(function_id))
+        function_id = check_uuid(function_id)
+        await self.run(self.services.functions.delete, identity(req), function_id)
         self.invocation.router.changed(function_id)
         self.desk.changed()
         resp.status = 204
@@ -115,9 +117,10 @@ class ScaleUp(Resource):
     async def on_post(self, req: Request, resp: falcon.asgi.Response, function_id: str) -> None:
         """Starts ``count`` more workers, 1 by default; a cap that forbids them is a 409."""
         self.policy.check("function:scale_up", identity(req))
+        function_id = check_uuid(function_id)
         body = schemas.decode(await self.body(req), schemas.Scale)
         workers = self.services.workers
-        revision_id = await self.run(workers.check, identity(req), check_uuid(function_id), 0)
+        revision_id = await self.run(workers.check, identity(req), function_id, 0)
         await self.run(self.services.starts.check_room, revision_id, body.count or 1)
         await self.invocation.router.prewarm(function_id, 0, body.count or 1)
         resp.status = 202
@@ -129,9 +132,10 @@ class ScaleDown(Resource):
     async def on_post(self, req: Request, resp: falcon.asgi.Response, function_id: str) -> None:
         """Stops ``count`` workers, 1 by default, when they have nothing to do; one stays."""
         self.policy.check("function:scale_down", identity(req))
+        function_id = check_uuid(function_id)
         body = schemas.decode(await self.body(req), schemas.Scale)
         workers = self.services.workers
-        await self.run(workers.check, identity(req), check_uuid(function_id), 0)
+        await self.run(workers.check, identity(req), function_id, 0)
         drained = await self.run(workers.scale_down, function_id, 0, body.count or 1)
         self.invocation.router.drained(drained)
         self.desk.changed()
@@ -144,8 +148,9 @@ class Detach(Resource):
     async def on_post(self, req: Request, resp: falcon.asgi.Response, function_id: str) -> None:
         """Stops every worker of the function; running executions get a grace to end."""
         self.policy.check("function:detach", identity(req))
+        function_id = check_uuid(function_id)
         workers = self.services.workers
-        await self.run(workers.check, identity(req), check_uuid(function_id), 0)
+        await self.run(workers.check, identity(req), function_id, 0)
         drained = await self.run(workers.detach, function_id, 0)
         self.invocation.router.drained(drained)
         self.desk.changed()
@@ -171,4 +176,4 @@ def _known(function_id: str) -> str:
     # The old server did not check these ids: what is no uuid is simply not found.
     if not is_uuid(function_id):
         raise errors.NotFound(f"Function not found [id={function_id[:64]}]")
-    return function_id
+    return check_uuid(function_id)

@@ -36,7 +36,7 @@ class Request(falcon.asgi.Request):
     """A request with our `Context`."""
 
     __slots__ = ()
-    context_type = Context  # type: ignore[assignment]  # Falcon allows any class here
+    context_type = Context
     context: Context  # type: ignore[assignment]
 
 
@@ -64,7 +64,7 @@ class Door:
         if self._access_log:
             context.started = time.monotonic()
         if "//" in req.path:
-            req.path = _SLASHES.sub("/", req.path)
+            req.path = _SLASHES.sub("/", req.path).rstrip("/") or "/"
         if req.path not in OPEN_PATHS:
             context.identity = await self._auth.authenticate(req.get_header("X-Auth-Token"))
 

@@ -226,9 +226,8 @@ def _operation(operation: Operation) -> dict[str, Any]:
 
 
 def _operation_id(operation: Operation) -> str:
-    return operation.method + re.sub("[^a-z0-9]+", "_", operation.path.removeprefix("/v1").lower()).rstrip(
-        "_"
-    )
+    words = re.findall("[a-z0-9]+", operation.path.removeprefix("/v1/").lower())
+    return "_".join((operation.method, *words))
 
 
 def _is_closed(path: str) -> bool:

@@ -253,8 +253,9 @@ def json_object(name: str, value: Any) -> Any:
     if not isinstance(value, str):
         return value
     try:
-        decoded = json.loads(value)
-    except (ValueError, RecursionError) as error:
+        # Unlike json it refuses NaN, numbers without end and lone surrogates, which no answer could hold.
+        decoded = msgspec.json.decode(value)
+    except (msgspec.DecodeError, RecursionError) as error:
         raise errors.InvalidRequest(f"Invalid input, {name} is not a JSON document: {error}") from error
     if not isinstance(decoded, dict):
         raise errors.InvalidRequest(f"Invalid input, {name} must be a JSON object.")

@@ -75,10 +75,11 @@ def page(
     key = _sort_column(table, listing.sort_key)
     if listing.sort_dir not in ("asc", "desc"):
         raise errors.InvalidRequest("sort_dir must be asc or desc")
+    scope = where
     for name, text in listing.filters.items():
         where = sa.and_(where, condition(table.c[name], text))
     if listing.marker is not None:
-        where = sa.and_(where, _after(connection, table, key, listing))
+        where = sa.and_(where, _after(connection, table, key, scope, listing))
     direction = sa.asc if listing.sort_dir == "asc" else sa.desc
     query = sa.select(*columns).where(where).order_by(direction(key), direction(table.c.id))
     if listing.limit is not None:
@@ -101,9 +102,14 @@ def _checked_limit(limit: int) -> int:
 
 
 def _after(
-    connection: sa.Connection, table: sa.Table, key: sa.ColumnElement[Any], listing: Listing
+    connection: sa.Connection,
+    table: sa.Table,
+    key: sa.ColumnElement[Any],
+    scope: sa.ColumnElement[bool],
+    listing: Listing,
 ) -> sa.ColumnElement[bool]:
-    row = connection.execute(sa.select(key).where(table.c.id == listing.marker)).first()
+    # Not among the filtered: what the marker's row is like may have changed since its page was read.
+    row = connection.execute(sa.select(key).where(table.c.id == listing.marker, scope)).first()
     if row is None:
         raise errors.InvalidRequest(f"marker {str(listing.marker)[:64]!r} is not the id of a resource")
     if listing.sort_dir == "asc":

@@ -128,9 +128,11 @@ class PackageStore:
         return self._cache.path(digest, self._opener(store, digest))
 
     def sweep(self) -> int:
-        """Delete packages that nothing refers to; returns how many."""
+        """Delete packages that nothing refers to; returns how many.  Bounds the unpacked ones as well."""
         with self._db.read() as connection:
             rows = list(connection.execute(sa.select(T.c.digest, T.c.store).where(self._unreferenced())))
+            in_use = set(connection.execute(_DIGESTS_IN_USE).scalars())
+        self._cache.sweep(in_use)
         return sum(self._delete(row.digest, row.store) for row in rows)
 
     def _opener(
@@ -180,6 +182,13 @@ class PackageStore:
             connection.execute(sa.delete(T).where(where, T.c.state == "deleting"))
         LOG.info("package %s: deleted from store %s", digest, store)
         return True
+
+
+_DIGESTS_IN_USE = (
+    sa.select(models.revisions.c.digest)
+    .join(models.workers, models.workers.c.revision_id == models.revisions.c.id)
+    .where(models.workers.c.state != "deleted")
+)
 
 
 class _Deleting(errors.Conflict):

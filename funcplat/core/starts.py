@@ -166,7 +166,7 @@ class Starts:
             "secret": row["secret"],
             "entry": revision.entry,
             "concurrency": row["concurrency"],
-            "path": "/code" if by_path else None,
+            "path": handle.data.get("code", "/code") if by_path else None,
             "import_timeout": self._options.import_timeout,
             "max_result": self._options.max_result,
             "max_log": self._options.max_log,

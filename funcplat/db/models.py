@@ -184,6 +184,8 @@ executions = sa.Table(
     sa.Column("server_id", ID, comment="the process that runs it"),
     sa.Column("created_at", TIME, nullable=False),
     sa.Column("updated_at", TIME),
+    # Last, so that lists need not read past it: what the function wrote, null for nothing.
+    sa.Column("log", LONG_BYTES),
     sa.Index(None, "project_id", "created_at"),
     sa.Index(None, "function_id", "created_at"),
 )
@@ -195,11 +197,4 @@ sa.Index(
     executions.c.created_at,
     sqlite_where=executions.c.status.in_(("queued", "running")),
     postgresql_where=executions.c.status.in_(("queued", "running")),
-)
-
-execution_logs = sa.Table(
-    "execution_logs",
-    metadata,
-    sa.Column("execution_id", ID, primary_key=True),
-    sa.Column("log", LONG_BYTES, nullable=False),
 )

@@ -28,7 +28,9 @@ API_VERSION = 1
 class Capability(enum.StrEnum):
     """What a driver can do beyond starting and stopping workers."""
 
-    CODE_PATH = "code_path"  # shows WorkerSpec.code_path read-only to the worker; else code is pushed
+    # shows WorkerSpec.code_path read-only to the worker, at /code or what Handle.data["code"] says; else
+    # code is pushed
+    CODE_PATH = "code_path"
     POOL = "pool"  # keeps warm, unattached workers per runtime
     LOGS = "logs"  # worker_logs
     RUN_IMAGE = "run_image"  # run_image

@@ -13,6 +13,8 @@ import time
 from collections.abc import Callable, Coroutine
 from typing import Any
 
+import tenacity
+
 from funcplat import errors
 from funcplat.core.executions import Record
 from funcplat.errors import Reason, ReasonCode
@@ -28,6 +30,8 @@ FULL_PAUSE = 0.02
 """Seconds that a worker is left alone which other routers have filled."""
 ANSWER_GRACE = 10.0
 """Seconds beyond all its deadlines after which a worker that does not answer counts as dead."""
+MAX_INSIST_PAUSE = 5.0
+"""Seconds between attempts to record an end while the database does not answer."""
 MAX_REFUSALS = 50
 """How often a call may be refused and sent elsewhere before it ends; each time it waited for a place."""
 MAX_UNREACHED = 3
@@ -62,7 +66,7 @@ class Calls:
             await self._execute(line, record)
         finally:
             timer.cancel()
-        await self._recorder.write(record)
+        await self._write(record, durable=False)
         return record
 
     async def accept(self, record: Record) -> None:
@@ -77,7 +81,7 @@ class Calls:
             self._fail(record, Reason(ReasonCode.FUNCTION_DELETED, error.message))
         else:
             await self._execute(line, record)
-        await self._recorder.write(record, durable=True)
+        await self._write(record, durable=True)
         return record
 
     async def live_log(self, execution_id: str, offset: int) -> bytes | None:
@@ -98,21 +102,54 @@ class Calls:
         return None if live is None else live.log
 
     async def close(self) -> None:
-        await asyncio.gather(*self._background, return_exceptions=True)
+        """Wait for what is left to do, for a moment; then another server must settle it."""
+        if self._background:
+            await asyncio.wait(self._background, timeout=MAX_INSIST_PAUSE)
+        for task in self._background:
+            task.cancel()
+
+    async def _write(self, record: Record, durable: bool) -> None:
+        try:
+            await self._recorder.write(record, durable)
+        except errors.DriverUnavailable:
+            if record.inserted:
+                # A row says that it runs, and this server lives: nobody else would ever end it.
+                self._spawn(self._insist(record, durable))
+            raise
+        except errors.DriverError as error:
+            # The database refuses what the function left (a worker can send anything): keep the rest.
+            record.log = None
+            self._fail(record, Reason(ReasonCode.PLATFORM_ERROR, f"its outcome is not storable: {error}"))
+            await self._recorder.write(record, durable)
+
+    async def _insist(self, record: Record, durable: bool) -> None:
+        async for attempt in tenacity.AsyncRetrying(
+            retry=tenacity.retry_if_exception_type(errors.DriverUnavailable),
+            wait=tenacity.wait_random_exponential(max=MAX_INSIST_PAUSE),
+        ):
+            with attempt:
+                await self._recorder.write(record, durable)
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = self._loop.create_task(work)
+        self._background.add(task)
+        task.add_done_callback(self._spawned)
+
+    def _spawned(self, task: asyncio.Task[None]) -> None:
+        self._background.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            LOG.error("what a call left to do in the background failed", exc_info=error)
 
     # -- one execution -----------------------------------------------------------------------------------
 
     async def _execute(self, line: Line, record: Record) -> None:
         self.running[record.id] = None
         try:
-            for _ in range(MAX_REFUSALS):
-                if await self._attempt(line, record):
-                    return
-            self._fail(
-                record, Reason(ReasonCode.QUEUE_TIMEOUT, "every worker refused the call, again and again")
-            )
+            await self._until_taken(line, record)
         except NoWorker as error:
             self._fail(record, error.reason)
+        except errors.NotFound as error:
+            self._fail(record, Reason(ReasonCode.FUNCTION_DELETED, error.message))
         finally:
             del self.running[record.id]
             record.updated_at = time.time_ns() // 1000
@@ -199,9 +236,7 @@ class Calls:
         LOG.warning("execution %s: error: %s", record.id, reason.message)
 
     def _report(self, station: Station) -> None:
-        task = self._loop.create_task(self._lost(station.worker.id))
-        self._background.add(task)
-        task.add_done_callback(self._background.discard)
+        self._spawn(self._lost(station.worker.id))
 
     def _record_running(self, record: Record) -> None:
         if not record.inserted:
@@ -231,7 +266,7 @@ def _conclude(record: Record, answer: client.Answer) -> None:
     record.status = "success" if answer.success else "failed"
     result = answer.result.decode("utf-8", "replace")
     record.result = f'{{"output": {result}, "duration": {answer.duration}}}'
-    record.log = answer.log
+    record.log = answer.log or None
     record.reason_code, record.reason_message = answer.reason, answer.message
     if answer.log_dropped:
         note = f"{answer.log_dropped} bytes of output were dropped ([resource_limits] max_log)"

@@ -7,6 +7,7 @@ while it is used, so that what other processes change is known here within about
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import logging
 from collections.abc import Callable, Coroutine
 from typing import Any, Protocol
@@ -32,6 +33,16 @@ class NoWorker(errors.FuncplatError):
     def __init__(self, code: ReasonCode, message: str) -> None:
         super().__init__(message)
         self.reason = errors.Reason(code, message)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class RouterOptions:
+    """How calls wait and workers are added; see [scaling]."""
+
+    concurrency: int  # calls that a new worker takes at once
+    patience: float  # seconds
+    queue_limit: int
+    queue_timeout: float  # seconds
 
 
 class Backend(Protocol):
@@ -63,16 +74,12 @@ class Router:
         self,
         backend: Backend,
         run: Callable[..., Coroutine[Any, Any, Any]],
-        patience: float,
-        queue_limit: int,
-        queue_timeout: float,
+        options: RouterOptions,
     ) -> None:
         """``run(function, *args)`` awaits a synchronous function in a thread."""
         self._backend = backend
         self._run = run
-        self._patience = patience
-        self._queue_limit = queue_limit
-        self._queue_timeout = queue_timeout
+        self._options = options
         self._lines: dict[tuple[str, int], Line] = {}
         self._reading: dict[tuple[str, int], asyncio.Task[Line]] = {}
         self._loop = asyncio.get_running_loop()
@@ -139,10 +146,10 @@ class Router:
         station = line.stations.take()
         if station is not None:
             return station
-        if line.stations.waiting >= self._queue_limit:
+        if line.stations.waiting >= self._options.queue_limit:
             raise NoWorker(
                 ReasonCode.QUEUE_FULL,
-                f"{self._queue_limit} calls of this function wait already ([scaling] queue_limit)",
+                f"{self._options.queue_limit} calls of this function wait already ([scaling] queue_limit)",
             )
         return await self._wait(line)
 
@@ -152,16 +159,16 @@ class Router:
         if len(line.stations) == 0:
             self._grow(line)
         else:
-            timer = self._loop.call_later(self._patience, self._grow_for, line, future)
+            timer = self._loop.call_later(self._options.patience, self._grow_for, line, future)
         placed = False
         try:
-            async with asyncio.timeout(self._queue_timeout):
+            async with asyncio.timeout(self._options.queue_timeout):
                 station = await future
             placed = True
         except TimeoutError as error:
             raise NoWorker(
                 ReasonCode.QUEUE_TIMEOUT,
-                f"no worker became free within {self._queue_timeout:g} s ([scaling] queue_timeout)",
+                f"no worker became free within {self._options.queue_timeout:g} s ([scaling] queue_timeout)",
             ) from error
         finally:
             if timer is not None:
@@ -179,8 +186,7 @@ class Router:
 
     def _grow(self, line: Line) -> None:
         # Single flight: one start per `concurrency` calls that wait, the others wait on it.
-        concurrency = self._concurrency(line)
-        if line.starting * concurrency >= line.stations.waiting:
+        if line.starting * self._options.concurrency >= line.stations.waiting:
             return
         self._launch(line)
 
@@ -189,11 +195,6 @@ class Router:
         task = self._loop.create_task(self._run(self._start_sync, line.route))
         self._starts.add(task)
         task.add_done_callback(lambda ended: self._started(line, ended))
-
-    def _concurrency(self, line: Line) -> int:
-        for worker in line.route.workers:
-            return worker.concurrency
-        return 1
 
     def _started(self, line: Line, task: asyncio.Task[Worker]) -> None:
         self._starts.discard(task)
