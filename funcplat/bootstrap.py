@@ -173,7 +173,7 @@ def database_upgrade(conf: cfg.ConfigOpts) -> str:
 
 def database_check(conf: cfg.ConfigOpts) -> str:
     """Raises SchemaError unless the schema is this release's; returns a sentence for people."""
-    with contextlib.closing(database(conf, prepare_state_dir(conf))) as db:
+    with contextlib.closing(database(conf, state_directory(conf))) as db:
         return f"The schema is at version {db.check()}, as this release needs it."
 
 
@@ -348,9 +348,13 @@ def _describe(
 # -- the state directory and the schema ------------------------------------------------------------------
 
 
+def state_directory(conf: cfg.ConfigOpts) -> pathlib.Path:
+    return pathlib.Path(conf.state_dir).expanduser().absolute()
+
+
 def prepare_state_dir(conf: cfg.ConfigOpts) -> pathlib.Path:
     """Make the state directory, for this user's eyes alone.  Raises ConfigError."""
-    path = pathlib.Path(conf.state_dir).expanduser().absolute()
+    path = state_directory(conf)
     try:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
         (path / "spool").mkdir(mode=0o700, exist_ok=True)

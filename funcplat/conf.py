@@ -313,7 +313,7 @@ def list_opts() -> list[tuple[str, list[cfg.Opt]]]:
     return list(GROUPS.items())
 
 
-def load(args: Sequence[str] = (), default_files: Sequence[str] | None = None) -> cfg.ConfigOpts:
+def load(args: Sequence[str] = (), default_files: list[str] | None = None) -> cfg.ConfigOpts:
     """Read configuration from files, environment (OS_<GROUP>__<OPTION>) and ``args``.
 
     Without --config-file: funcplat.conf in /etc/funcplat or the user's configuration directory.

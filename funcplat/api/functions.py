@@ -22,7 +22,7 @@ class Functions(Resource):
     async def on_get(self, req: Request, resp: falcon.asgi.Response) -> None:
         """Lists functions."""
         self.policy.check("function:list", identity(req))
-        listing = self.listing(req, (), "function:list:all_projects")
+        listing = self.listing(req, ("name",), "function:list:all_projects")
         rows = await self.run(self.services.functions.list, identity(req), listing)
         respond_list(req, resp, "functions", [schemas.function(row, True) for row in rows], listing)
 

@@ -61,7 +61,15 @@ OPERATIONS = (
     Operation("get", "/readyz", "Whether this process can serve", 200, errors=(503,)),
     Operation("get", "/v1", "Where version 1 is", 200, errors=(302,)),
     Operation("get", "/v1/openapi.json", "This document", 200),
-    Operation("get", "/v1/runtimes", "List runtimes", 200, schemas.RuntimeView, "runtimes", query=PAGE_QUERY),
+    Operation(
+        "get",
+        "/v1/runtimes",
+        "List runtimes",
+        200,
+        schemas.RuntimeView,
+        "runtimes",
+        query=("name", *PAGE_QUERY),
+    ),
     Operation(
         "post",
         "/v1/runtimes",
@@ -96,7 +104,7 @@ OPERATIONS = (
         200,
         schemas.FunctionView,
         "functions",
-        query=PROJECT_QUERY + PAGE_QUERY,
+        query=("name", *PROJECT_QUERY, *PAGE_QUERY),
     ),
     Operation(
         "post",

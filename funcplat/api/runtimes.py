@@ -17,7 +17,7 @@ class Runtimes(Resource):
     async def on_get(self, req: Request, resp: falcon.asgi.Response) -> None:
         """Lists the public runtimes and those of the caller's project."""
         self.policy.check("runtime:list", identity(req))
-        listing = self.listing(req, (), None)
+        listing = self.listing(req, ("name",), None)
         rows = await self.run(self.services.runtimes.list, identity(req), listing)
         respond_list(req, resp, "runtimes", [schemas.runtime(row) for row in rows], listing)
 

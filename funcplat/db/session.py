@@ -85,6 +85,9 @@ class Database:
         return wanted
 
     def found_version(self) -> str | None:
+        """The schema's version; None for an empty database.  Looking does not make a SQLite file."""
+        if self.is_sqlite and self.url.database and not pathlib.Path(self.url.database).exists():
+            return None
         try:
             with self.engine.connect() as connection:
                 return alembic.runtime.migration.MigrationContext.configure(connection).get_current_revision()
