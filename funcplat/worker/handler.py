@@ -1,0 +1,281 @@
+"""The handler process: runs the user's function, one call after the other.
+
+It is forked from the supervisor.  Nothing of the supervisor's may remain within reach: `run` is called after
+the supervisor's frames and objects are gone, closes every descriptor but its own two and takes the
+platform's modules out of ``sys.modules``.
+"""
+
+from __future__ import annotations
+
+import _signal  # type: ignore[import-not-found]
+import contextlib
+import fcntl
+import json
+import os
+import signal
+import sys
+import time
+import types
+from typing import NoReturn
+
+from funcplat.worker import entry, frames, host, kernel, load, preload, streams
+
+_CHANNEL_FD = 500
+"""Where the channel goes: out of the way of code that closes all low descriptors."""
+_RECEIVE = 64 * 1024
+_ALL_CHILDREN = os.WNOHANG | 0x40000000  # __WALL
+_CONFINE_FAILED = 70
+# PERF: `signal.signal` makes enumeration members of its arguments, which copies 200 KiB of shared memory.
+_SIGTERM = int(signal.SIGTERM)
+_SIG_DFL = int(signal.SIG_DFL)
+
+
+class Birth(BaseException):
+    """Raised in a process just forked, to unwind the supervisor's frames before `run`."""
+
+    def __init__(self, channel: int, output: int, surroundings: host.Host, revision: load.Revision) -> None:
+        super().__init__()
+        self.channel = channel
+        self.output = output
+        self.host = surroundings
+        self.revision = revision
+
+
+def run(birth: Birth) -> NoReturn:
+    """Be a handler until the supervisor ends it."""
+    surroundings, revision = birth.host, birth.revision
+    channel = _take_descriptors(birth)
+    try:
+        _confine(surroundings)
+    except BaseException as error:
+        text = f"The platform could not confine the function's process: {error!r}"
+        _send(
+            channel,
+            frames.report(
+                frames.IMPORTING, frames.FAILURE, _json(text), reason="platform_error", message=text
+            ),
+        )
+        os._exit(_CONFINE_FAILED)
+    streams.STREAMS.install_for_good()
+    _set_environment(surroundings, revision)
+    _hide_the_house(revision)
+    Handler(channel, streams.STREAMS, revision).serve()
+
+
+def _take_descriptors(birth: Birth) -> int:
+    null = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(null, 0)
+    os.dup2(birth.output, 1)
+    os.dup2(birth.output, 2)
+    fd = fcntl.fcntl(birth.channel, fcntl.F_DUPFD_CLOEXEC, _CHANNEL_FD)
+    os.closerange(3, fd)
+    os.closerange(fd + 1, 2**31 - 1)
+    return fd
+
+
+def _confine(surroundings: host.Host) -> None:
+    parent = os.getppid()
+    os.setsid()  # a process group of its own, which `tree.kill` counts on
+    signal.set_wakeup_fd(-1)
+    _signal.signal(_SIGTERM, _SIG_DFL)
+    kernel.become_subreaper()
+    kernel.set_dumpable(True)  # else /proc/self would not be its own
+    if surroundings.raise_oom_score:
+        fd = os.open("/proc/self/oom_score_adj", os.O_WRONLY)
+        os.write(fd, b"1000")
+        os.close(fd)
+    os.chdir(surroundings.scratch)
+    surroundings.confine()
+    kernel.die_with_parent(parent)
+
+
+def _set_environment(surroundings: host.Host, revision: load.Revision) -> None:
+    if os.environ:
+        os.environ.clear()
+    environment = {
+        "PATH": "/usr/local/bin:/usr/bin:/bin",
+        "HOME": surroundings.scratch,
+        "LANG": "C.UTF-8",
+        "TMPDIR": surroundings.scratch,
+        **revision.environment,
+    }
+    for name, value in environment.items():
+        os.environ[name] = value  # PERF: update() copies 300 KiB of shared memory more
+
+
+def _hide_the_house(revision: load.Revision) -> None:
+    assert revision.path is not None
+    # PERF: names, not a search through sys.modules: touching every key copies 500 KiB of shared memory.
+    for name in preload.HIDDEN:
+        sys.modules.pop(name, None)
+    _unload_shadowed(revision.path)
+    sys.modules["__main__"] = types.ModuleType("__main__")
+    sys.argv = [""]
+    sys.path.insert(0, revision.path)
+    sys.path_importer_cache.pop(revision.path, None)
+    sys.set_int_max_str_digits(0)
+
+
+def _unload_shadowed(path: str) -> None:
+    """Forget modules that are loaded already and that the package has its own of, as in a fresh Python."""
+    own = {name.partition(".")[0] for name in os.listdir(path)}  # noqa: PTH208
+    shadowed = tuple(name for name in own if name in sys.modules and not _is_of_the_core(sys.modules[name]))
+    if shadowed:
+        for name in [name for name in sys.modules if name.partition(".")[0] in shadowed]:
+            del sys.modules[name]
+
+
+def _is_of_the_core(module: types.ModuleType) -> bool:
+    """Whether an interpreter has this module before it looks at any path."""
+    return module.__spec__ is None or module.__spec__.origin in ("built-in", "frozen")
+
+
+class Handler:
+    """Imports the function, then answers calls."""
+
+    def __init__(self, channel: int, output: streams.Streams, revision: load.Revision) -> None:
+        self._channel = channel
+        self._streams = output
+        self._revision = revision
+        self._pid = os.getpid()
+        self._waitpid = os.waitpid
+        self._context = {
+            "os_session": None,
+            "execution_id": "",
+            "function_id": revision.function_id,
+            "function_version": revision.function_version,
+        }
+
+    def serve(self) -> NoReturn:
+        function = self._import()
+        self._send(frames.report(frames.IMPORTING, frames.READY))
+        self._streams.install()
+        while True:
+            self._one(function)
+
+    def _import(self) -> entry.Entry:
+        assert self._revision.path is not None
+        try:
+            found = entry.find(self._revision.entry, os.listdir(self._revision.path))  # noqa: PTH208
+        except SystemExit as error:
+            self._leave(error)
+        except BaseException as error:
+            self._fail(frames.IMPORTING, error, 0.0)
+            os._exit(1)
+        if os.getpid() != self._pid:
+            os._exit(0)  # a child of the module that came back from its import
+        self._streams.flush()
+        return found
+
+    def _one(self, function: entry.Entry) -> None:
+        sequence, execution, body = self._receive()
+        self._streams.install()
+        started = time.perf_counter()
+        duration = 0.0
+        try:
+            self._context["execution_id"] = execution
+            positional, keywords = function.arguments(_decode(body), self._context)
+            started = time.perf_counter()
+            try:
+                result = function.call(positional, keywords)
+            finally:
+                duration = time.perf_counter() - started
+            data = entry.encode(result, self._revision.max_result)
+        except SystemExit as error:
+            self._leave(error)
+        except BaseException as error:
+            self._fail(sequence, error, duration)
+            return
+        self._report(sequence, frames.SUCCESS, data, duration=duration)
+
+    def _fail(self, sequence: int, error: BaseException, duration: float) -> None:
+        if os.getpid() == self._pid and not isinstance(error, entry.Failure):
+            self._streams.trace(error)
+        text, reason, message = entry.explain(error, sequence == frames.IMPORTING)
+        self._report(sequence, frames.FAILURE, _json(text), reason=reason, message=message, duration=duration)
+
+    def _report(
+        self, sequence: int, kind: int, result: bytes, *, reason: str = "", message: str = "", duration: float
+    ) -> None:
+        if os.getpid() != self._pid:
+            os._exit(0)  # a child of the function that came back from it: only the parent answers
+        flags = 0 if self._streams.flush() else frames.SPENT
+        if self._has_children():
+            flags |= frames.LEFT_PROCESSES
+        self._send(
+            frames.report(
+                sequence, kind, result, reason=reason, message=message, duration=duration, flags=flags
+            )
+        )
+
+    def _has_children(self) -> bool:
+        """Reap what has ended; what lives is left to the supervisor."""
+        try:
+            while self._waitpid(-1, _ALL_CHILDREN)[0]:
+                pass
+        except ChildProcessError:
+            return False
+        return True
+
+    def _leave(self, error: SystemExit) -> NoReturn:
+        """End as the interpreter would for this exception; the supervisor tells what that means."""
+        code = error.code
+        if code is not None and not isinstance(code, int):
+            self._streams.flush()
+            with contextlib.suppress(BaseException):  # __str__ is the user's
+                self._streams.err.write(f"{code}\n")
+            code = 1
+        self._streams.flush()
+        os._exit((code or 0) & 0xFF)
+
+    def _receive(self) -> tuple[int, str, bytes]:
+        data = os.read(self._channel, _RECEIVE)
+        while data and len(data) < frames.CALL.size:
+            data += os.read(self._channel, _RECEIVE)
+        if not data:
+            os._exit(0)  # the supervisor is gone
+        length, sequence, split = frames.CALL.unpack_from(data)
+        missing = length + frames.LENGTH - len(data)
+        if missing:
+            data += self._receive_rest(missing)
+        body = frames.CALL.size + split
+        return sequence, data[frames.CALL.size : body].decode("ascii"), data[body:]
+
+    def _receive_rest(self, missing: int) -> bytes:
+        rest = bytearray(missing)
+        view = memoryview(rest)
+        while missing:
+            received = os.readv(self._channel, [view[-missing:]])
+            if not received:
+                os._exit(0)
+            missing -= received
+        return bytes(rest)
+
+    def _send(self, frame: bytes) -> None:
+        try:
+            _send(self._channel, frame)
+        except OSError:
+            # The user closed the channel.  The supervisor notices and ends this process.
+            while True:
+                signal.pause()
+
+
+def _send(channel: int, frame: bytes) -> None:
+    sent = os.write(channel, frame)
+    while sent < len(frame):
+        frame = frame[sent:]
+        sent = os.write(channel, frame)
+
+
+_decoder = json.JSONDecoder()
+
+
+def _decode(body: bytes) -> object:
+    try:
+        return _decoder.decode(str(body, "utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise entry.bad_arguments(f"it is not JSON: {error}") from None
+
+
+def _json(text: str) -> bytes:
+    return json.dumps(text).encode("ascii")
