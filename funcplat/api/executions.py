@@ -23,6 +23,8 @@ MAX_WAIT = 30.0
 """Seconds that a request for a log may wait for more of it."""
 LOG_POLL = 0.1
 """Seconds between looks at a running execution's log."""
+MAX_DEPTH = 500
+"""Deepest nesting of an input: what every parser on its way to the function can read without running out."""
 
 
 class Executions(Resource):
@@ -151,18 +153,40 @@ def _input(value: str | dict[str, Any] | None, limit: int) -> str | None:
     """What is stored and echoed: a JSON object written anew, or the caller's own text."""
     if value is None or value in ("", "null"):
         return None
-    text = value if isinstance(value, str) else json.dumps(value)
-    if isinstance(value, str) and value.lstrip()[:1] == "{":
+    text = value
+    if not isinstance(value, str) or value.lstrip()[:1] == "{":
         text = _normalised(value)
+    assert isinstance(text, str)
     if len(text) > limit or len(text.encode("utf-8")) > limit:
         raise errors.TooLarge(f"input is larger than the limit of {limit} bytes.")
     return text
 
 
-def _normalised(text: str) -> str:
+def _normalised(value: str | dict[str, Any]) -> str:
     try:
-        return json.dumps(json.loads(text))
+        decoded = json.loads(value) if isinstance(value, str) else value
+        text = json.dumps(decoded)
     except RecursionError as error:
-        raise errors.InvalidRequest("input is nested too deeply.") from error
+        raise _too_deep() from error
     except ValueError:
-        return text  # not JSON: the function gets it as it is
+        return str(value)  # not JSON: the function gets it as it is
+    if text.count("{") + text.count("[") > MAX_DEPTH and _is_deeper(decoded, MAX_DEPTH):
+        raise _too_deep()
+    return text
+
+
+def _is_deeper(value: Any, depth: int) -> bool:
+    """Whether JSON is nested deeper than ``depth``; without recursion, which is what runs out."""
+    level = [value]
+    for _ in range(depth + 1):
+        level = [
+            child
+            for each in level
+            if isinstance(each, dict | list)
+            for child in (each.values() if isinstance(each, dict) else each)
+        ]
+    return bool(level)
+
+
+def _too_deep() -> errors.InvalidRequest:
+    return errors.InvalidRequest(f"input is nested too deeply: {MAX_DEPTH} levels are the most.")

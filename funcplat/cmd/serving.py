@@ -16,6 +16,7 @@ from oslo_config import cfg
 
 from funcplat import bootstrap, errors
 from funcplat.api import app as api_app
+from funcplat.api.protocol import Protocol
 from funcplat.api.resource import Desk
 from funcplat.auth.policy import Policy
 from funcplat.engine import Engine
@@ -94,7 +95,7 @@ async def _listening(
     desk = Desk(services, invocation, Policy(services.conf), loops.wake_queue, loops.wake_changes)
     config = uvicorn.Config(
         api_app.create_app(desk),
-        http="httptools",
+        http=Protocol,
         loop="none",
         lifespan="off",
         access_log=False,

@@ -70,14 +70,18 @@ def page(
     columns: list[sa.ColumnElement[Any]],
     where: sa.ColumnElement[bool],
     listing: Listing,
+    filtered: Mapping[str, sa.ColumnElement[Any]] | None = None,
 ) -> list[Any]:
-    """The rows of one page.  Raises InvalidRequest for an unknown sort key, direction or marker."""
-    key = _sort_column(table, listing.sort_key)
+    """The rows of one page.  Raises InvalidRequest for an unknown sort key, direction or marker.
+
+    ``filtered``: what filters of these names look at, where it is not the column of that name.
+    """
+    key = _sort_column(table, columns, listing.sort_key)
     if listing.sort_dir not in ("asc", "desc"):
         raise errors.InvalidRequest("sort_dir must be asc or desc")
     scope = where
     for name, text in listing.filters.items():
-        where = sa.and_(where, condition(table.c[name], text))
+        where = sa.and_(where, condition((filtered or table.c).get(name, table.c[name]), text))
     if listing.marker is not None:
         where = sa.and_(where, _after(connection, table, key, scope, listing))
     direction = sa.asc if listing.sort_dir == "asc" else sa.desc
@@ -87,9 +91,10 @@ def page(
     return list(connection.execute(query))
 
 
-def _sort_column(table: sa.Table, name: str) -> sa.ColumnElement[Any]:
+def _sort_column(table: sa.Table, columns: list[sa.ColumnElement[Any]], name: str) -> sa.ColumnElement[Any]:
     column = table.c.get(name)
-    if column is None or name in ("environment", "secret", "code"):
+    # Only what callers see: the order of other columns would tell what is in them.
+    if column is None or name in ("environment", "code") or name not in {each.key for each in columns}:
         raise errors.InvalidRequest(f"sort_key {name[:64]!r} is not a field that can be sorted by")
     # Null sorts differently on every database, and cannot be compared with a marker.
     return sa.func.coalesce(column, sa.literal("" if isinstance(column.type, sa.String) else 0))

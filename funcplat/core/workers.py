@@ -225,16 +225,24 @@ class Workers:
         """Repair both ways: rows without a worker, workers without a row, workers of dead servers."""
         self.forget_dead()
         for name, driver in self._orchestrators.items():
-            existing = {state.worker_id: state for state in driver.list_workers(self._options.start_deadline)}
-            with self._db.read() as connection:
-                rows = {row.id: row for row in connection.execute(self._rows_of(name, driver))}
-            for worker_id, state in existing.items():
-                if worker_id not in rows and not self._is_foreign(worker_id):
-                    LOG.warning("worker %s: stopped, no row knows it", worker_id)
-                    driver.stop_worker(state.handle, 0.0, self._options.start_deadline)
-            for worker_id, row in rows.items():
-                if (worker_id not in existing or not existing[worker_id].running) and row.state != "starting":
-                    self._bury(row)
+            try:
+                self._reconcile(name, driver)
+            except errors.DriverError as error:
+                # The workers of one driver must not wait for another one.
+                LOG.warning("the workers of driver %s cannot be looked at: %s", name, error)
+
+    def _reconcile(self, name: str, driver: plugins.GuardedOrchestrator) -> None:
+        # Rows first: one that is ready had its worker before the driver looks, so if it sees none it is gone.
+        with self._db.read() as connection:
+            rows = {row.id: row for row in connection.execute(self._rows_of(name, driver))}
+        existing = {state.worker_id: state for state in driver.list_workers(self._options.start_deadline)}
+        for worker_id, state in existing.items():
+            if worker_id not in rows and not self._is_foreign(worker_id):
+                LOG.warning("worker %s: stopped, no row knows it", worker_id)
+                driver.stop_worker(state.handle, 0.0, self._options.start_deadline)
+        for worker_id, row in rows.items():
+            if (worker_id not in existing or not existing[worker_id].running) and row.state != "starting":
+                self._bury(row)
 
     def forget_dead(self) -> None:
         """Settle what servers that are gone left: their workers died with them, or are drained by us."""

@@ -256,7 +256,8 @@ def arguments(text: str | None) -> bytes:
     if text.startswith("{"):
         try:
             json.loads(text)
-        except ValueError:
+        except (ValueError, RecursionError):
+            # An object nested so deeply was refused at the door; what runs out here is broken further on.
             return json.dumps({"__function_input": text}).encode()
         return text.encode()
     return json.dumps({"__function_input": text}).encode()
