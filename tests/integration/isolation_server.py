@@ -1,0 +1,52 @@
+"""A process with a process driver, for tests that kill it or run it as another user.
+
+``isolation_server STATE_DIR OWNER`` starts one worker, prints its handle and waits to be killed;
+``isolation_server --once STATE_DIR OWNER [option=value ...]`` runs functions, stops, and prints what it saw.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import pathlib
+import sys
+import time
+from typing import Any
+
+from tests.integration import test_isolation
+
+
+def serve(state_dir: pathlib.Path, owner: str) -> None:
+    driver = test_isolation.make_driver(state_dir, owner)
+    driver.check()
+    handle = driver.start_worker(test_isolation.make_spec(owner, state_dir / "code"), 30.0)
+    print(json.dumps(handle.to_json()), flush=True)
+    while True:
+        time.sleep(3600)
+
+
+def once(state_dir: pathlib.Path, owner: str, options: dict[str, Any]) -> dict[str, Any]:
+    code = test_isolation.write_package(state_dir / "code")
+    driver = test_isolation.make_driver(state_dir, owner, **options)
+    handle = driver.start_worker(test_isolation.make_spec(owner, code, pids=500), 30.0)
+    actions = {"identity": "identity", "denied": "denied_calls", "supervisor": "peek_at_supervisor"}
+    with test_isolation.loaded(handle) as client:
+        result = {name: client.invoke({"action": action}).output for name, action in actions.items()}
+        client.invoke({"action": "daemonize"})
+    result["features"] = {each.name: each.isolation for each in driver.features()}
+    family = test_isolation.descendants(os.getpid())
+    driver.stop_worker(handle, 1.0, 30.0)
+    driver.close()
+    result["left"] = [pid for pid in family if test_isolation.alive(pid)]
+    return result
+
+
+def main(arguments: list[str]) -> None:
+    if arguments[0] != "--once":
+        serve(pathlib.Path(arguments[0]), arguments[1])
+    values = dict(argument.split("=", 1) for argument in arguments[3:])
+    print(json.dumps(once(pathlib.Path(arguments[1]), arguments[2], values)))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
