@@ -1,0 +1,1 @@
+"""Example drivers for funcplat, complete and small: read them to write your own."""
