@@ -58,4 +58,7 @@ class AuthDriver(abc.ABC):
 
     @abc.abstractmethod
     async def authenticate(self, token: str | None) -> Identity:
-        """Who presents this token.  Raises Unauthenticated, or DriverUnavailable: never lets in by default."""
+        """Who presents this token.
+
+        Raises Unauthenticated, or DriverUnavailable where that cannot be known: never lets in by default.
+        """

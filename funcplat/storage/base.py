@@ -88,7 +88,10 @@ class StorageDriver(abc.ABC):
         raise self._not_supported(Capability.PACKAGES)
 
     def open(self, digest: str, deadline: float) -> contextlib.AbstractContextManager[Iterator[bytes]]:
-        """The package's bytes, in chunks of at most 1 MiB.  Raises PackageMissing on entry, PackageCorrupt at the end."""
+        """The package's bytes, in chunks of at most 1 MiB.
+
+        Raises PackageMissing on entry, PackageCorrupt at the end.
+        """
         raise self._not_supported(Capability.PACKAGES)
 
     def delete(self, digest: str, deadline: float) -> None:
