@@ -201,7 +201,7 @@ def decode(body: bytes, kind: type[S]) -> S:
         # PERF(decode): straight into the struct, 1 us; the slow look at the raw object only explains errors.
         value = msgspec.json.decode(body, type=kind, strict=False)
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
-        raise _explained(body, error) from error
+        raise _explained(body, error, kind) from error
     check_text(value)
     return value
 
@@ -232,13 +232,13 @@ def _encodable(text: str) -> bool:
     return True
 
 
-def _explained(body: bytes, error: Exception) -> errors.InvalidRequest:
+def _explained(body: bytes, error: Exception, kind: type[msgspec.Struct]) -> errors.InvalidRequest:
     try:
         value = msgspec.json.decode(body)
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
         return errors.InvalidRequest(f"The request body is not valid JSON: {error}")
     if isinstance(value, dict):
-        for name in sorted(READ_ONLY & value.keys()):
+        for name in sorted(READ_ONLY & value.keys() - set(kind.__struct_fields__)):
             return errors.InvalidRequest(
                 f"Invalid input for field/attribute {name}. Cannot set read only field."
             )
