@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import sqlalchemy as sa
+import tenacity
 
 from funcplat import errors
 from funcplat.core.executions import Record
@@ -25,7 +26,15 @@ LOG = logging.getLogger(__name__)
 T = models.executions
 F = models.functions
 _ROW = tuple(column.name for column in T.columns)
+MAX_ROWS = 64
+"""Rows of one INSERT on SQLite."""
+ATTEMPTS = 3
+"""How often a batch is tried whose connection was closed meanwhile, or that lost a deadlock."""
 _FINISH = ("status", "result", "reason_code", "reason_message", "worker_id", "updated_at", "log")
+
+
+class _NotCommitted(errors.DriverUnavailable):
+    """The database does not answer; the batch can be written again, since its commit was not begun."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -68,27 +77,58 @@ class Recording:
             finish.values(finish_names),
         )
         self._count = count.sql, count.values(("b_id", "b_number"))
+        self._retried = tenacity.Retrying(
+            retry=tenacity.retry_if_exception_type(_NotCommitted),
+            stop=tenacity.stop_after_attempt(ATTEMPTS),
+            wait=tenacity.wait_random(0.0, 0.05),
+            reraise=True,
+        )
 
     def write(self, batch: Sequence[Record], durable: bool) -> None:
         """Write a batch in one transaction: new rows, ends of older rows, counts.
 
         Raises DriverUnavailable where the database does not answer, DriverError where it refuses.
         """
+        try:
+            self._write(batch, durable)
+        except _NotCommitted:
+            for attempt in self._retried.copy():
+                with attempt:
+                    self._write(batch, durable)
+        for record in batch:
+            record.inserted = record.counted = True
+
+    def _write(self, batch: Sequence[Record], durable: bool) -> None:
         counts = collections.Counter(record.function_id for record in batch if not record.counted)
         with self._transaction(durable) as cursor:
-            self._run(cursor, self._insert, [r for r in batch if not r.inserted])
+            self._insert_rows(cursor, [r for r in batch if not r.inserted])
             self._run(cursor, self._finish, [r for r in batch if r.inserted])
             if counts:
                 sql, order = self._count
                 # In one order everywhere, so that two servers cannot wait for each other's rows.
                 cursor.executemany(sql, [order(pair) for pair in sorted(counts.items())])
-        for record in batch:
-            record.inserted = record.counted = True
 
     def close(self) -> None:
         if self._connection is not None:
             self._connection.close()
             self._connection = None
+
+    def _insert_rows(self, cursor: Any, records: list[Record]) -> None:
+        if not self._db.is_sqlite:
+            self._run(cursor, self._insert, records)  # these drivers make one statement of many rows
+            return
+        _, pick, order = self._insert
+        rows = [order(pick(record)) for record in records]
+        # PERF(rows): sqlite3 gives up the GIL at each step of a statement and then waits for the event loop to
+        # give it back, so rows go in statements of 1, 2, 4 ... 64, few enough kinds to stay prepared.
+        while rows:
+            size = min(MAX_ROWS, 1 << (len(rows).bit_length() - 1))
+            cursor.execute(self._inserts(size), [value for row in rows[:size] for value in row])
+            del rows[:size]
+
+    def _inserts(self, size: int) -> str:
+        head, values, row = self._insert[0].rpartition("VALUES ")
+        return head + values + ", ".join([row] * size)
 
     def _run(self, cursor: Any, statement: Any, records: list[Record]) -> None:
         if records:
@@ -98,15 +138,21 @@ class Recording:
     @contextlib.contextmanager
     def _transaction(self, durable: bool) -> Iterator[Any]:
         dbapi = self._db.engine.dialect.loaded_dbapi
+        committing = done = False
         try:
-            cursor = self._begin(durable)
-            yield cursor
+            yield self._begin(durable)
+            committing = True
             self._connection.commit()
-        except dbapi.Error as error:
-            self._discard()
-            unavailable = isinstance(error, dbapi.OperationalError | dbapi.InterfaceError)
-            kind = errors.DriverUnavailable if unavailable else errors.DriverError
+            done = True
+        except (dbapi.OperationalError, dbapi.InterfaceError, sa.exc.TimeoutError) as error:
+            kind = errors.DriverUnavailable if committing or self._db.is_sqlite else _NotCommitted
             raise kind(f"the database did not take a batch of records: {error}") from error
+        except (dbapi.Error, ValueError, OverflowError) as error:
+            # Not only the database refuses values: text that is not Unicode does not get that far.
+            raise errors.DriverError(f"the database did not take a batch of records: {error}") from error
+        finally:
+            if not done:
+                self._discard()
 
     def _begin(self, durable: bool) -> Any:
         if self._connection is None:
@@ -122,8 +168,12 @@ class Recording:
 
     def _discard(self) -> None:
         connection, self._connection = self._connection, None
-        if connection is not None:
-            connection.invalidate()
+        if connection is None:
+            return
+        # The error at hand may keep the cursor alive, and with it a transaction that was not rolled back.
+        with contextlib.suppress(self._db.engine.dialect.loaded_dbapi.Error):
+            connection.rollback()
+        connection.invalidate()
 
 
 def _finish_statement() -> Any:
