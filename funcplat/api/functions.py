@@ -24,7 +24,7 @@ class Functions(Resource):
         self.policy.check("function:list", identity(req))
         listing = self.listing(req, ("name",), "function:list:all_projects")
         rows = await self.run(self.services.functions.list, identity(req), listing)
-        respond_list(req, resp, "functions", [schemas.function(row, True) for row in rows], listing)
+        respond_list(req, resp, "functions", schemas.functions(rows), listing)
 
     async def on_post(self, req: Request, resp: falcon.asgi.Response) -> None:
         """Makes a function of a package."""

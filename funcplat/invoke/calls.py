@@ -7,6 +7,7 @@ happened.
 from __future__ import annotations
 
 import asyncio
+import functools
 import json
 import logging
 import time
@@ -24,6 +25,8 @@ from funcplat.invoke.router import Line, NoWorker, Router
 from funcplat.invoke.stations import Station
 
 LOG = logging.getLogger(__name__)
+TICK = 0.25
+"""Seconds between looks at what runs."""
 RECORD_AFTER = 1.0
 """Seconds after which a synchronous execution that still runs gets a row."""
 FULL_PAUSE = 0.02
@@ -36,6 +39,19 @@ MAX_REFUSALS = 50
 """How often a call may be refused and sent elsewhere before it ends; each time it waited for a place."""
 MAX_UNREACHED = 3
 """How many workers in a row may be unreachable for a call before it ends."""
+
+
+class _Running:
+    """An execution that runs here."""
+
+    __slots__ = ("connection", "deadline", "record", "started", "station")
+
+    def __init__(self, record: Record, started: float) -> None:
+        self.record = record
+        self.started = started  # the loop's time
+        self.station: Station | None = None
+        self.connection: client.Connection | None = None
+        self.deadline = 0.0  # the loop's time after which the connection is closed
 
 
 class Calls:
@@ -57,15 +73,12 @@ class Calls:
         self._lost = lost
         self._loop = asyncio.get_running_loop()
         self._background: set[asyncio.Task[None]] = set()
-        self.running: dict[str, Station | None] = {}
+        self._running: dict[str, _Running] = {}
+        self._tick: asyncio.TimerHandle | None = None
 
     async def run(self, line: Line, record: Record) -> Record:
         """Run a synchronous execution; its record is committed when this returns."""
-        timer = self._loop.call_later(RECORD_AFTER, self._record_running, record)
-        try:
-            await self._execute(line, record)
-        finally:
-            timer.cancel()
+        await self._execute(line, record)
         await self._write(record, durable=False)
         return record
 
@@ -86,9 +99,10 @@ class Calls:
 
     async def live_log(self, execution_id: str, offset: int) -> bytes | None:
         """What an execution that runs here has written from ``offset`` on; None where it does not."""
-        station = self.running.get(execution_id)
-        if station is None:
+        running = self._running.get(execution_id)
+        if running is None or running.station is None:
             return None
+        station = running.station
         try:
             connection = await client.connect(station.worker.handle.address)
         except client.NotReached:
@@ -103,6 +117,8 @@ class Calls:
 
     async def close(self) -> None:
         """Wait for what is left to do, for a moment; then another server must settle it."""
+        if self._tick is not None:
+            self._tick.cancel()
         if self._background:
             await asyncio.wait(self._background, timeout=MAX_INSIST_PAUSE)
         for task in self._background:
@@ -143,22 +159,24 @@ class Calls:
     # -- one execution -----------------------------------------------------------------------------------
 
     async def _execute(self, line: Line, record: Record) -> None:
-        self.running[record.id] = None
+        running = self._running[record.id] = _Running(record, self._loop.time())
+        if self._tick is None:
+            self._tick = self._loop.call_later(TICK, self._look)
         try:
-            await self._until_taken(line, record)
+            await self._until_taken(line, running)
         except NoWorker as error:
             self._fail(record, error.reason)
         except errors.NotFound as error:
             self._fail(record, Reason(ReasonCode.FUNCTION_DELETED, error.message))
         finally:
-            del self.running[record.id]
+            del self._running[record.id]
             record.updated_at = time.time_ns() // 1000
 
-    async def _until_taken(self, line: Line, record: Record) -> None:
+    async def _until_taken(self, line: Line, running: _Running) -> None:
         unreached = 0
         for _ in range(MAX_REFUSALS):
             try:
-                if await self._attempt(line, record):
+                if await self._attempt(line, running):
                     return
             except client.NotReached as error:
                 unreached += 1
@@ -167,15 +185,16 @@ class Calls:
                     raise NoWorker(ReasonCode.WORKER_DIED, message) from error
         raise NoWorker(ReasonCode.QUEUE_TIMEOUT, "every worker refused the call, again and again")
 
-    async def _attempt(self, line: Line, record: Record) -> bool:
+    async def _attempt(self, line: Line, running: _Running) -> bool:
         """Run the execution on one worker; False: it refused.  Raises NotReached."""
         if line.route.runtime_status not in ("available", "upgrading"):
             message = f"Runtime {line.route.runtime_id} is not available."
             raise NoWorker(ReasonCode.RUNTIME_NOT_AVAILABLE, message)
         station = await self._router.place(line)
         stations = line.stations
+        record = running.record
         try:
-            return await self._call(station, line, record)
+            return await self._call(station, line, running)
         except client.Refused as error:
             if error.draining:
                 stations.remove(station.worker.id)
@@ -192,13 +211,13 @@ class Calls:
         finally:
             stations.give_back(station)
 
-    async def _call(self, station: Station, line: Line, record: Record) -> bool:
+    async def _call(self, station: Station, line: Line, running: _Running) -> bool:
+        record = running.record
         record.worker_id = station.worker.id
-        self.running[record.id] = station
-        connection = await station.connection()
-        deadline = line.route.timeout + self._import_timeout + ANSWER_GRACE
+        running.station = station
+        connection = running.connection = await station.connection()
+        running.deadline = self._loop.time() + line.route.timeout + self._import_timeout + ANSWER_GRACE
         body = arguments(record.input)
-        timer = self._loop.call_later(deadline, connection.close)
         try:
             answer = await client.invoke(connection, station.head, record.id, body)
         except client.Refused:
@@ -210,7 +229,7 @@ class Calls:
             self._worker_failed(station, record, error)
             return True
         finally:
-            timer.cancel()
+            running.connection = None
         if not station.gone:
             station.connections.append(connection)
         else:
@@ -238,12 +257,22 @@ class Calls:
     def _report(self, station: Station) -> None:
         self._spawn(self._lost(station.worker.id))
 
+    def _look(self) -> None:
+        # PERF(tick): one timer for all calls; two for each of them cost 10 us a call.
+        now = self._loop.time()
+        for running in self._running.values():
+            if now - running.started > RECORD_AFTER and not running.record.inserted:
+                self._record_running(running.record)
+            if running.connection is not None and now > running.deadline:
+                running.connection.close()
+        self._tick = self._loop.call_later(TICK, self._look) if self._running else None
+
     def _record_running(self, record: Record) -> None:
-        if not record.inserted:
+        if record.sync:
             record.inserted = record.counted = True
             running = Record(**{name: getattr(record, name) for name in Record.__slots__})
             running.inserted = running.counted = False
-            self._recorder.write(running).add_done_callback(_noticed)
+            self._recorder.write(running).add_done_callback(functools.partial(_noticed, record))
 
 
 def arguments(text: str | None) -> bytes:
@@ -281,7 +310,7 @@ def _text(output: str) -> str:
     return json.dumps({"output": output})
 
 
-def _noticed(future: asyncio.Future[None]) -> None:
-    # The recorder has logged it; the execution's end is written all the same.
-    if not future.cancelled():
-        future.exception()
+def _noticed(record: Record, future: asyncio.Future[None]) -> None:
+    # The recorder has logged it; the execution's end is written all the same, as a row of its own.
+    if not future.cancelled() and future.exception() is not None:
+        record.inserted = record.counted = False
