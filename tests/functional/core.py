@@ -13,6 +13,7 @@ import dataclasses
 import datetime
 import functools
 import io
+import itertools
 import pathlib
 import shutil
 import tempfile
@@ -35,11 +36,11 @@ from funcplat.core.recording import Recording
 from funcplat.core.routes import Routes
 from funcplat.core.servers import Servers
 from funcplat.core.starts import Starts
-from funcplat.core.workers import WorkerOptions, Workers
+from funcplat.core.workers import Worker, WorkerOptions, Workers
 from funcplat.db import models, session
 from funcplat.drivers import base as driver_base
 from funcplat.storage import base as storage_base
-from funcplat.testing import fakes
+from funcplat.testing import fakes, workerclient
 from tests import services
 
 OWNER = "00000000-0000-4000-8000-000000000000"
@@ -53,7 +54,7 @@ MAIN = "def main(**kwargs):\n    return kwargs\n"
 LIMITS = packages.PackageLimits(max_size=2**20, members=100, depth=8, unpacked_size=2**22, ratio=200.0)
 
 
-# -- databases -------------------------------------------------------------------------------------------------
+# -- databases -----------------------------------------------------------------------------------------------
 
 
 @functools.cache
@@ -143,7 +144,7 @@ def spawn(call: Callable[[], Any]) -> concurrent.futures.Future[Any]:
         pool.shutdown(wait=False)
 
 
-# -- drivers ---------------------------------------------------------------------------------------------------
+# -- drivers -------------------------------------------------------------------------------------------------
 
 
 class MemoryStore(storage_base.StorageDriver):
@@ -201,7 +202,7 @@ def _engine() -> fakes.FakeEngine:
     return engine
 
 
-# -- the core --------------------------------------------------------------------------------------------------
+# -- the core ------------------------------------------------------------------------------------------------
 
 
 @dataclasses.dataclass(frozen=True)
@@ -272,9 +273,7 @@ class CoreTest(DatabaseTest):
         context = driver_base.Context(
             self.owner, self.home, False, lambda: datetime.datetime.now(datetime.UTC)
         )
-        guarded = plugins.GuardedOrchestrator(
-            "fake", driver_class(fakes.options(), context, self.engine)
-        )
+        guarded = plugins.GuardedOrchestrator("fake", driver_class(fakes.options(), context, self.engine))
         self.addCleanup(guarded.close)
         return guarded
 
@@ -377,8 +376,12 @@ class CoreTest(DatabaseTest):
     def queue(self, **fields: Any) -> Record:
         """An execution that is queued in the database."""
         record = self.record(**fields)
-        self.recording().write([record], durable=True)
+        self._queueing.write([record], durable=True)
         return record
+
+    @functools.cached_property
+    def _queueing(self) -> Recording:
+        return self.recording()
 
     def execution(self, execution_id: str) -> Any:
         """The execution's row."""
@@ -388,7 +391,7 @@ class CoreTest(DatabaseTest):
 def zipped(source: str) -> bytes:
     data = io.BytesIO()
     with zipfile.ZipFile(data, "w") as archive:
-        archive.writestr("main.py", source)
+        archive.writestr(zipfile.ZipInfo("main.py"), source)  # without a time: the same bytes each time
     return data.getvalue()
 
 
@@ -398,3 +401,26 @@ def _limits() -> dict[str, functions.Limits]:
         "memory": functions.Limits(2**25, 2**25, 2**27),
         "timeout": functions.Limits(5, 1, 300),
     }
+
+
+def call(worker: Worker, execution_id: str) -> int:
+    """The status with which a worker answers a call."""
+    with workerclient.WorkerClient(worker.handle.address) as client:
+        client.send_invoke(None, secret=worker.secret)
+        return client.receive().status
+
+
+@contextlib.contextmanager
+def failing_statement(db: session.Database, start: str, after: int) -> Iterator[None]:
+    """Lose the database's answer to statements that start so, once they ran ``after`` times."""
+    seen = itertools.count()
+
+    def lose(connection: Any, cursor: Any, statement: str, *_: Any) -> None:
+        if statement.lstrip().startswith(start) and next(seen) >= after:
+            raise sa.exc.OperationalError(statement, {}, ConnectionError("lost"))
+
+    sa.event.listen(db.engine, "before_cursor_execute", lose)
+    try:
+        yield
+    finally:
+        sa.event.remove(db.engine, "before_cursor_execute", lose)

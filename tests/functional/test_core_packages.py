@@ -15,7 +15,6 @@ from tests.functional.core import ALICE
 DIGEST = hashlib.sha256(core.zipped(core.MAIN)).hexdigest()
 
 
-
 class PackagesTests(core.CoreTest):
     def packages(self) -> list[tuple[str, str]]:
         return [(row.digest, row.state) for row in self.rows(models.packages)]
@@ -59,7 +58,7 @@ class PackagesTests(core.CoreTest):
         self.keep()
         self.age(4000)
         self.memory.before = lambda method: self.fail_with(errors.DriverError("died"))
-        self.assertRaises(errors.DriverError, self.core.store.sweep)
+        self.assertEqual(0, self.core.store.sweep())
         self.assertEqual([(DIGEST, "deleting")], self.packages())
         self.memory.before = lambda method: None
         self.assertEqual(1, self.server().store.sweep())

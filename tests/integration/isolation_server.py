@@ -1,6 +1,7 @@
 """A process with a process driver, for tests that kill it or run it as another user.
 
 ``isolation_server STATE_DIR OWNER`` starts one worker, prints its handle and waits to be killed;
+``isolation_server --check STATE_DIR OWNER`` looks whether all is well and ends;
 ``isolation_server --once STATE_DIR OWNER [option=value ...]`` runs functions, stops, and prints what it saw.
 """
 
@@ -28,7 +29,7 @@ def serve(state_dir: pathlib.Path, owner: str) -> None:
 def once(state_dir: pathlib.Path, owner: str, options: dict[str, Any]) -> dict[str, Any]:
     code = test_isolation.write_package(state_dir / "code")
     driver = test_isolation.make_driver(state_dir, owner, **options)
-    handle = driver.start_worker(test_isolation.make_spec(owner, code, pids=500), 30.0)
+    handle = driver.start_worker(test_isolation.make_spec(owner, code), 30.0)
     actions = {"identity": "identity", "denied": "denied_calls", "supervisor": "peek_at_supervisor"}
     with test_isolation.loaded(handle) as client:
         result = {name: client.invoke({"action": action}).output for name, action in actions.items()}
@@ -42,6 +43,11 @@ def once(state_dir: pathlib.Path, owner: str, options: dict[str, Any]) -> dict[s
 
 
 def main(arguments: list[str]) -> None:
+    if arguments[0] == "--check":
+        driver = test_isolation.make_driver(pathlib.Path(arguments[1]), arguments[2])
+        driver.check()
+        driver.close()
+        return
     if arguments[0] != "--once":
         serve(pathlib.Path(arguments[0]), arguments[1])
     values = dict(argument.split("=", 1) for argument in arguments[3:])

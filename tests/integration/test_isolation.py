@@ -449,6 +449,16 @@ class LeftoverTest(IsolationTestCase):
         self.assertEqual([], list(second.list_workers(PATIENCE)))
         self.assertFalse(alive(handle.data["pid"]))
 
+    def test_a_second_process_that_ends_takes_nothing_away_from_an_idle_one(self) -> None:
+        idle = make_driver(self.state_dir, self.owner, spares=0)
+        self.addCleanup(idle.close)
+        idle.check()
+        self.driver.close()
+        command = [sys.executable, "-m", "tests.integration.isolation_server", "--check"]
+        subprocess.run([*command, str(self.state_dir), self.owner], check=True)
+        handle = idle.start_worker(make_spec(self.owner, self.code), PATIENCE)
+        workerclient.wait_until_ready(handle.address)
+
     def _server(self) -> tuple[subprocess.Popen[str], base.Handle]:
         """Another process with a driver and one busy worker, of an installation of its own."""
         self.driver.close()

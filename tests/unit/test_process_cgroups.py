@@ -89,9 +89,10 @@ class GroupTest(TreeTestCase):
         (self.root / "one").mkdir()
         places = [
             cgroups.Hierarchy(1, str(self.root / "one"), frozenset(["memory"])),
-            cgroups.Hierarchy(1, str(self.root / "missing"), frozenset(["pids"])),
+            cgroups.Hierarchy(1, str(self.root / "file"), frozenset(["pids"])),
         ]
-        self.assertRaises(FileNotFoundError, cgroups.Cgroups(tuple(places), {}).create, "group")
+        (self.root / "file").touch()
+        self.assertRaises(NotADirectoryError, cgroups.Cgroups(tuple(places), {}).create, "group")
         self.assertEqual([], list((self.root / "one").iterdir()))
 
     def test_probes_of_others_are_no_groups_of_workers(self) -> None:
@@ -99,6 +100,11 @@ class GroupTest(TreeTestCase):
             (self.root / "funcplat-x" / name).mkdir(parents=True)
         groups = cgroups.Cgroups((cgroups.Hierarchy(2, str(self.root / "funcplat-x"), frozenset()),), {})
         self.assertEqual({"1-2-3"}, groups.names())
+
+    def test_a_directory_that_another_process_removed_is_made_again(self) -> None:
+        hierarchy = cgroups.Hierarchy(1, str(self.root / "funcplat-x"), frozenset(["memory"]))
+        cgroups.Cgroups((hierarchy,), {}).create("group")
+        self.assertTrue((self.root / "funcplat-x/group").is_dir())
 
     def test_removing_a_missing_group_is_a_no_op(self) -> None:
         cgroups.remove(str(self.root / "missing"))

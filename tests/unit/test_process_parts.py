@@ -17,7 +17,7 @@ from funcplat.drivers.process import (
     cgroups,
     control,
     features,
-    foreign,
+    identity,
     options,
     run_dir,
     sandbox,
@@ -149,18 +149,18 @@ class ScratchTest(FilesTestCase):
 
 class IdentityTest(testtools.TestCase):
     def test_a_process_is_named_beyond_its_pid(self) -> None:
-        own = foreign.identity(os.getpid())
+        own = identity.of(os.getpid())
         self.assertEqual(json.loads(json.dumps(own)), own)
-        self.assertTrue(foreign.is_alive(f"{own['pid']}-{own['started']}-0"))
-        self.assertFalse(foreign.is_alive(f"{own['pid']}-{own['started'] + 1}-0"))
-        self.assertFalse(foreign.is_alive("nonsense"))
+        self.assertTrue(identity.is_alive(f"{own['pid']}-{own['started']}-0"))
+        self.assertFalse(identity.is_alive(f"{own['pid']}-{own['started'] + 1}-0"))
+        self.assertFalse(identity.is_alive("nonsense"))
 
     def test_a_dead_process_that_nobody_waited_for_is_dead(self) -> None:
         pid = os.fork()
         if pid == 0:
             os._exit(0)
         os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
-        self.assertRaises(ProcessLookupError, foreign.identity, pid)
+        self.assertRaises(ProcessLookupError, identity.of, pid)
         os.waitpid(pid, 0)
 
 

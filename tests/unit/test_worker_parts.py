@@ -72,14 +72,19 @@ class LoadLineTest(testtools.TestCase):
     }
 
     def _parse(self, **fields: object) -> load.Revision:
-        return load.parse_revision(json.dumps(self.LINE | fields).encode(), 4)
+        return load.parse_line(json.dumps(self.LINE | fields).encode(), 4)[1]
 
     def test_what_may_be_missing_has_defaults(self) -> None:
         revision = self._parse()
         self.assertEqual(
-            (b"s3cret", 4, {}, None),
-            (revision.secret, revision.concurrency, revision.environment, revision.function_id),
+            (4, {}, None),
+            (revision.concurrency, revision.environment, revision.function_id),
         )
+
+    def test_the_secret_is_apart_from_what_handlers_get(self) -> None:
+        secret, revision = load.parse_line(json.dumps(self.LINE).encode(), 4)
+        self.assertEqual(b"s3cret", secret)
+        self.assertNotIn("s3cret", repr(revision))
 
     def test_labels_become_the_context(self) -> None:
         revision = self._parse(labels={"function_id": "f", "function_version": 3, "other": 1})
@@ -103,7 +108,7 @@ class LoadLineTest(testtools.TestCase):
 
     def test_lines_that_are_no_objects_are_refused(self) -> None:
         for line in (b"", b"[]", b"{", b"[" * 100_000, b"\xff"):
-            self.assertRaises(load.LoadError, load.parse_revision, line, 1)
+            self.assertRaises(load.LoadError, load.parse_line, line, 1)
 
 
 class UnpackTest(testtools.TestCase):
@@ -130,7 +135,7 @@ class UnpackTest(testtools.TestCase):
         self.assertTrue((self.root / "empty").is_dir())
 
     def test_what_was_unpacked_before_an_error_is_removed(self) -> None:
-        for bad in ("../x", "a/../b", "/x", "a\\b", ".", "main.py/x", "main.py"):
+        for bad in ("../x", "a/../b", "/x", "a\\b", ".", "main.py/x", "./main.py"):
             package = self._package(("main.py", b"x"), (bad, b"y"))
             self.assertRaises(load.LoadError, load.unpack, package, str(self.root))
             self.assertEqual([], os.listdir(self.root))
@@ -193,6 +198,16 @@ class EntryTest(testtools.TestCase):
 
     def test_results_are_compact_ascii(self) -> None:
         self.assertEqual(b'{"a":["\\u20ac",null]}', entry.encode({"a": ["\u20ac", None]}, 100))
+
+    def test_a_failure_leaves_no_trace_in_later_results(self) -> None:
+        inner: dict[str, object] = {}
+        outer = {"inner": inner, "bad": {1}}
+        inner["again"] = inner
+        for _ in range(3):
+            self.assertRaises(entry.Failure, entry.encode, outer, 100)
+            self.assertRaises(entry.Failure, entry.encode, {"inner": [object()]}, 100)
+        del inner["again"], outer["bad"]
+        self.assertEqual(b'{"inner":{}}', entry.encode(outer, 100))
 
     def test_no_result_holds_a_number_that_json_lacks(self) -> None:
         for value in (float("nan"), [float("inf")], {"a": float("-inf")}, {float("nan"): 1}):

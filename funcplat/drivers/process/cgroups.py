@@ -42,6 +42,22 @@ class Hierarchy:
     path: str
     controllers: frozenset[str]
 
+    def create(self, name: str) -> str:
+        """Make a group's directory here.
+
+        Another process of the installation may have removed the one above, when it ended and that was empty.
+        """
+        path = f"{self.path}/{name}"
+        try:
+            os.mkdir(path)
+        except FileNotFoundError:
+            os.makedirs(self.path, exist_ok=True)
+            if self.version == 2:
+                for controller in sorted(self.controllers):
+                    write(f"{self.path}/cgroup.subtree_control", f"+{controller}")
+            os.mkdir(path)
+        return path
+
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Cgroups:
@@ -59,9 +75,8 @@ class Cgroups:
         """Make a group, without limits; with an OSError nothing is left behind."""
         made: list[str] = []
         try:
-            for path in self.paths(name):
-                os.mkdir(path)
-                made.append(path)
+            for hierarchy in self.hierarchies:
+                made.append(hierarchy.create(name))
         except OSError:
             for path in made:
                 os.rmdir(path)

@@ -56,6 +56,7 @@ class ProcessDriver(base.OrchestratorDriver):
         self._run_dir = run_dir.RunDir(pathlib.Path(options.run_dir or context.state_dir / "process") / short)
         self._scratch = scratch.Scratch(str(pathlib.Path(tempfile.gettempdir()) / f"funcplat-{short}"))
         self._lock = threading.Lock()  # of what follows
+        self._template = pathlib.Path()
         self._ground: workers.Ground | None = None
         self._workers: workers.Workers | None = None
         self._zygotes: dict[pathlib.Path, control.Zygote] = {}
@@ -74,6 +75,7 @@ class ProcessDriver(base.OrchestratorDriver):
             self._zygotes.clear()
             if self._ground is not None:
                 self._scratch.close()
+                self._template.rmdir()
                 self._run_dir.remove()
                 self._ground.groups.close()
                 self._ground = self._workers = None
@@ -104,6 +106,7 @@ class ProcessDriver(base.OrchestratorDriver):
             if not kernel.supported():
                 raise errors.DriverError("The process driver needs 64-bit Linux on x86_64 or aarch64")
             self._run_dir.make()
+            self._template = self._run_dir.make_template()
             groups = hierarchies.detect(self._group_name, self.options.cgroup_parent)
             self._ground = workers.Ground(self._run_dir, self._scratch, groups)
             self._workers = workers.Workers(self._ground)
@@ -127,7 +130,7 @@ class ProcessDriver(base.OrchestratorDriver):
         modes = sandbox.ladder(os.geteuid() == 0, self.options.namespaces)
         return control.Greeting(
             modes=[mode.value for mode in modes],
-            root=self._run_dir.template,
+            root=self._template,
             hidden=[self.context.state_dir, self._run_dir.path],
             host_network=self._host_network,
             user=self._next_user(),

@@ -88,7 +88,9 @@ def _processes(mode: sandbox.Mode, groups: cgroups.Cgroups) -> Feature:
         return Feature(
             "processes", _PARTIAL, f"RLIMIT_NPROC in the worker's own {scope}; no pids cgroup: {why}"
         )
-    return Feature("processes", _PARTIAL, f"RLIMIT_NPROC counts the user's other processes, too; {why}")
+    return Feature(
+        "processes", _PARTIAL, f"RLIMIT_NPROC, which counts the user's other processes, too; {why}"
+    )
 
 
 def _disk(mode: sandbox.Mode) -> Feature:

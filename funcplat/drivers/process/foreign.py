@@ -3,43 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-import errno
-import functools
 import os
-import pathlib
 import select
 import signal
 import time
 from typing import Any
 
 from funcplat import errors
-from funcplat.drivers.process import control, run_dir
+from funcplat.drivers.process import control, identity, run_dir
 
 _POLL = 0.005  # seconds; nobody tells another process that a file is gone
-
-
-def identity(pid: int) -> dict[str, Any]:
-    """What names a process beyond the reuse of its pid, as JSON.  Raises OSError where it is gone or dead."""
-    stat = pathlib.Path(f"/proc/{pid}/stat").read_text()
-    if (
-        stat.rpartition(")")[2].split()[0] in "ZX"
-    ):  # nobody waits for it: the first process of some containers
-        raise ProcessLookupError(errno.ESRCH, f"process {pid} is dead")
-    return {"pid": pid, "started": int(stat.rpartition(")")[2].split()[19]), "boot": _boot()}
-
-
-@functools.cache
-def _boot() -> str:
-    return pathlib.Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-
-
-def is_alive(name: str) -> bool:
-    """Whether the zygote that made a control group or directory of this name still exists."""
-    pid, _, rest = name.partition("-")
-    try:
-        return bool(identity(int(pid))["started"] == int(rest.partition("-")[0]))
-    except (OSError, ValueError):
-        return False
 
 
 def stop(files: run_dir.Files, grace: float, end: float) -> None:
@@ -68,7 +41,7 @@ def _open(data: Any) -> int | None:
     except ProcessLookupError:
         return None
     with contextlib.suppress(OSError):
-        if identity(data["pid"]).items() <= dict(data).items():
+        if identity.of(data["pid"]).items() <= dict(data).items():
             return pidfd
     os.close(pidfd)
     return None

@@ -16,13 +16,16 @@ import os
 import pathlib
 import re
 import socket as sockets
+import tempfile
 from collections.abc import Iterator
 
 from funcplat import errors
 from funcplat.drivers import base
+from funcplat.drivers.process import identity
 
 _LONGEST = 107  # bytes of a Unix socket's path: sun_path without its NUL
 _WORKER = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
+_TEMPLATE = "root-"
 _BACKLOG = 512  # connections of routers and probes that wait while a worker starts
 
 
@@ -46,7 +49,7 @@ class RunDir:
                 "set [orchestrator_process] run_dir to a short path such as /run/funcplat"
             )
         try:
-            self.template.mkdir(parents=True, exist_ok=True, mode=0o700)
+            self.path.mkdir(parents=True, exist_ok=True, mode=0o700)
             self.path.chmod(0o700)
         except OSError as error:
             raise errors.DriverError(f"{self.path} cannot be used: {error}") from error
@@ -54,13 +57,23 @@ class RunDir:
     def remove(self) -> None:
         """Remove it if nothing is in it."""
         with contextlib.suppress(OSError):
-            self.template.rmdir()
             self.path.rmdir()
 
-    @property
-    def template(self) -> pathlib.Path:
-        """An empty directory for zygotes to mount on, each in a namespace of its own."""
-        return self.path / "root"
+    def make_template(self) -> pathlib.Path:
+        """An empty directory for the zygotes of this process to mount on, each in a namespace of its own.
+
+        Nobody may remove it while a zygote lives: the kernel would take the mount away with it.
+        """
+        own = identity.of(os.getpid())
+        prefix = f"{_TEMPLATE}{own['pid']}-{own['started']}-"
+        return pathlib.Path(tempfile.mkdtemp(prefix=prefix, dir=self.path))
+
+    def remove_dead_templates(self) -> None:
+        """Remove the directories of processes that were killed."""
+        for path in self.path.glob(f"{_TEMPLATE}*"):
+            if not identity.is_alive(path.name.removeprefix(_TEMPLATE)):
+                with contextlib.suppress(FileNotFoundError):
+                    path.rmdir()
 
     def files(self, worker_id: str) -> Files:
         """Where a worker's files are.  Raises DriverError for an id that is no file name."""

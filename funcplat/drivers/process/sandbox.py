@@ -196,7 +196,18 @@ class Sandbox:
             assert birth.scratch is not None
             code, scratch = birth.code or f"{birth.scratch}/code", f"{birth.scratch}/tmp"
         function = self._function(user) if self.mode.changes_user else None
-        return Inside(code, scratch, Confinement(function, _limits(birth), self._filter).apply)
+        return Inside(code, scratch, Confinement(function, self._limits(birth), self._filter).apply)
+
+    def _limits(self, birth: Birth) -> tuple[tuple[int, int], ...]:
+        limits = [(resource.RLIMIT_CORE, 0), (resource.RLIMIT_NOFILE, _OPEN_FILES)]
+        if birth.scratch:  # else a tmpfs bounds it, and says that it is full
+            limits.append((resource.RLIMIT_FSIZE, birth.disk))
+        if not birth.pids_limited:
+            others = _tasks() if self.mode is Mode.PLAIN else 0  # which this limit counts, too
+            limits.append((resource.RLIMIT_NPROC, birth.pids + others))
+        if not birth.memory_limited:
+            limits.append((resource.RLIMIT_DATA, birth.memory + _data_size()))
+        return tuple(limits)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -237,21 +248,22 @@ def scratch_size(birth: Birth) -> int:
     return min(birth.disk, birth.memory // 2)
 
 
-def _limits(birth: Birth) -> tuple[tuple[int, int], ...]:
-    limits = [(resource.RLIMIT_CORE, 0), (resource.RLIMIT_NOFILE, _OPEN_FILES)]
-    if birth.scratch:  # else a tmpfs bounds it, and says that it is full
-        limits.append((resource.RLIMIT_FSIZE, birth.disk))
-    if not birth.pids_limited:
-        limits.append((resource.RLIMIT_NPROC, birth.pids))
-    if not birth.memory_limited:
-        limits.append((resource.RLIMIT_DATA, birth.memory + _data_size()))
-    return tuple(limits)
-
-
 def _data_size() -> int:
     """Bytes of data that this process has from the zygote, shared with it."""
     with open("/proc/self/statm") as file:
         return int(file.read().split()[5]) * resource.getpagesize()
+
+
+def _tasks() -> int:
+    """Processes and threads of this user on the machine."""
+    count = 0
+    for name in os.listdir("/proc"):
+        try:
+            if name.isdigit() and os.stat(f"/proc/{name}").st_uid == os.getuid():
+                count += len(os.listdir(f"/proc/{name}/task"))
+        except (FileNotFoundError, ProcessLookupError):
+            continue  # it has ended meanwhile
+    return count
 
 
 def _raise_loopback() -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 from funcplat import errors
 from funcplat.drivers import base
-from funcplat.drivers.process import cgroups, control, foreign, run_dir, scratch
+from funcplat.drivers.process import cgroups, control, identity, run_dir, scratch
 
 LOG = logging.getLogger(__name__)
 
@@ -31,13 +31,14 @@ class Ground:
         as its worker, or whoever starts it, lives.
         """
         for name in self.groups.names() | self.scratch.names():
-            if not foreign.is_alive(name):
+            if not identity.is_alive(name):
                 LOG.info("clearing away %s of a zygote that was killed", name)
                 self._remove(name)
         for files in self.run_dir.workers():
             if not files.alive():
                 LOG.info("clearing away worker %s of a server that was killed", files.worker_id)
                 files.remove()
+        self.run_dir.remove_dead_templates()
 
     def _remove(self, name: str) -> None:
         self.scratch.remove(name)
@@ -131,7 +132,7 @@ class Workers:
     ) -> base.Handle:
         assert child.pid is not None
         try:
-            data = foreign.identity(child.pid)
+            data = identity.of(child.pid)
         except OSError as error:
             raise errors.DriverError(f"worker {spec.worker_id} ended as soon as it had started") from error
         data |= {"name": child.name, "code": child.code}

@@ -1,0 +1,227 @@
+"""What the core does on SQLite it does on PostgreSQL and MariaDB."""
+
+from __future__ import annotations
+
+import contextlib
+import pathlib
+import subprocess
+import sys
+import tempfile
+from typing import Any
+
+import httpx
+import testtools
+from testtools import content
+
+from tests import services
+from tests.functional import (
+    platform,
+    test_core_database,
+    test_core_executions,
+    test_core_functions,
+    test_core_packages,
+    test_core_runtimes,
+    test_core_workers,
+    test_recording,
+)
+from tests.services import processes
+
+
+class SeparateProcessesTests(testtools.TestCase):
+    """``funcplat api`` and ``funcplat engine`` side by side, on one database and one machine."""
+
+    database = "postgresql"
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.home = pathlib.Path(self.enterContext(tempfile.TemporaryDirectory(prefix="apart-", dir="/tmp")))
+        url = self.useFixture(services.database(self.database)).url
+        self.port = processes.free_port()
+        self.conf = platform.configuration(
+            self.home,
+            {
+                "DEFAULT": {"state_dir": self.home / "s"},
+                "api": {"port": self.port, "shutdown_grace": 1},
+                "database": {"connection": url},
+                "engine": {"poll_interval": 0.1},
+                "resource_limits": {"max_cpu": 2000, "default_cpu": 1000},
+            },
+        )
+        self.run_command("db", "upgrade")
+        self.api = self.enterContext(
+            httpx.Client(base_url=f"http://127.0.0.1:{self.port}/v1", timeout=platform.PATIENCE)
+        )
+
+    def command(self, *words: str) -> list[str]:
+        return [sys.executable, "-m", "funcplat.cmd", *words, "--config-file", str(self.conf)]
+
+    def run_command(self, *words: str) -> None:
+        subprocess.run(self.command(*words), check=True, capture_output=True)
+
+    def serve(self, word: str) -> subprocess.Popen[bytes]:
+        """A server process, which is ended with SIGTERM after the test."""
+        log = self.enterContext((self.home / f"{word}.log").open("wb"))
+        process = subprocess.Popen(self.command(word), stdout=log, stderr=log)
+        self.addCleanup(self.end, process)
+        self.addOnException(lambda _: self.addDetail(word, self.log(word)))
+        return process
+
+    def end(self, process: subprocess.Popen[bytes]) -> None:
+        process.terminate()
+        try:
+            self.assertEqual(0, process.wait(platform.PATIENCE))
+        finally:
+            process.kill()
+
+    def log(self, word: str) -> Any:
+        return content.text_content((self.home / f"{word}.log").read_text())
+
+    def answers(self) -> bool:
+        with contextlib.suppress(httpx.TransportError):
+            return self.api.get(f"http://127.0.0.1:{self.port}/readyz").status_code == 200
+        return False
+
+    def post(self, path: str, **body: Any) -> dict[str, Any]:
+        answer = self.api.post(path, **body)
+        self.assertEqual(201, answer.status_code, answer.text)
+        made: dict[str, Any] = answer.json()
+        return made
+
+    def becomes(self, path: str, status: str) -> dict[str, Any]:
+        def shown() -> Any:
+            found = self.api.get(path).json()
+            return found if found["status"] == status else None
+
+        found: dict[str, Any] = platform.until(shown, f"{path} is {status}")
+        return found
+
+    def test_both_run_executions(self) -> None:
+        self.serve("api")
+        self.serve("engine")
+        platform.until(self.answers, "the API answers")
+        runtime = self.post("/runtimes", json={"image": "python3"})
+        self.becomes(f"/runtimes/{runtime['id']}", "available")
+        form = {"runtime_id": runtime["id"], "code": '{"source": "package"}'}
+        function = self.post("/functions", data=form, files={"package": ("f.zip", platform.package())})
+        body = {"function_id": function["id"], "input": '{"name": "both"}'}
+
+        synchronous = self.post("/executions", json={**body, "sync": True})
+        asynchronous = self.post("/executions", json={**body, "sync": False})
+
+        self.assertEqual("success", synchronous["status"], synchronous)
+        ended = self.becomes(f"/executions/{asynchronous['id']}", "success")
+        self.assertIn("Hello, both!", ended["result"])
+        log = self.api.get(f"/executions/{asynchronous['id']}/log").text
+        self.assertIn("greeting both", log)
+        self.assertEqual(2, self.api.get(f"/functions/{function['id']}").json()["count"])
+
+    def test_what_the_api_accepted_while_there_was_no_engine_is_run_by_the_next(self) -> None:
+        self.serve("api")
+        platform.until(self.answers, "the API answers")
+        runtime = self.post("/runtimes", json={"image": "python3"})
+        self.becomes(f"/runtimes/{runtime['id']}", "available")
+        form = {"runtime_id": runtime["id"], "code": '{"source": "package"}'}
+        function = self.post("/functions", data=form, files={"package": ("f.zip", platform.package())})
+        queued = self.post("/executions", json={"function_id": function["id"], "sync": False})
+        self.serve("engine")
+        self.becomes(f"/executions/{queued['id']}", "success")
+
+
+class SeparateProcessesOnMariaDBTests(SeparateProcessesTests):
+    database = "mariadb"
+
+
+class PostgreSQLTransactions(test_core_database.TransactionsTests):
+    database = "postgresql"
+
+
+class PostgreSQLSchema(test_core_database.SchemaTests):
+    database = "postgresql"
+
+
+class PostgreSQLRuntimes(test_core_runtimes.RuntimesTests):
+    database = "postgresql"
+
+
+class PostgreSQLFunctions(test_core_functions.FunctionsTests):
+    database = "postgresql"
+
+
+class PostgreSQLPackages(test_core_packages.PackagesTests):
+    database = "postgresql"
+
+
+class PostgreSQLStarts(test_core_workers.StartsTests):
+    database = "postgresql"
+
+
+class PostgreSQLWorkersDown(test_core_workers.DownTests):
+    database = "postgresql"
+
+
+class PostgreSQLReap(test_core_workers.ReapTests):
+    database = "postgresql"
+
+
+class PostgreSQLQueue(test_core_executions.QueueTests):
+    database = "postgresql"
+
+
+class PostgreSQLLists(test_core_executions.ListsTests):
+    database = "postgresql"
+
+
+class PostgreSQLServers(test_core_executions.ServersTests):
+    database = "postgresql"
+
+
+class PostgreSQLRecording(test_recording.RecordingTests):
+    database = "postgresql"
+
+
+class MariaDBTransactions(test_core_database.TransactionsTests):
+    database = "mariadb"
+
+
+class MariaDBSchema(test_core_database.SchemaTests):
+    database = "mariadb"
+
+
+class MariaDBRuntimes(test_core_runtimes.RuntimesTests):
+    database = "mariadb"
+
+
+class MariaDBFunctions(test_core_functions.FunctionsTests):
+    database = "mariadb"
+
+
+class MariaDBPackages(test_core_packages.PackagesTests):
+    database = "mariadb"
+
+
+class MariaDBStarts(test_core_workers.StartsTests):
+    database = "mariadb"
+
+
+class MariaDBWorkersDown(test_core_workers.DownTests):
+    database = "mariadb"
+
+
+class MariaDBReap(test_core_workers.ReapTests):
+    database = "mariadb"
+
+
+class MariaDBQueue(test_core_executions.QueueTests):
+    database = "mariadb"
+
+
+class MariaDBLists(test_core_executions.ListsTests):
+    database = "mariadb"
+
+
+class MariaDBServers(test_core_executions.ServersTests):
+    database = "mariadb"
+
+
+class MariaDBRecording(test_recording.RecordingTests):
+    database = "mariadb"

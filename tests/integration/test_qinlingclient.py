@@ -1,0 +1,337 @@
+"""The last python-qinlingclient, unchanged, against a real server: Python API and ``openstack`` commands.
+
+FUNCPLAT_TEST_QINLING_VENV names a virtual environment that holds it.  The client's libraries would not go
+with the platform's, so it runs in its own interpreter.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import pathlib
+import subprocess
+import textwrap
+import uuid
+import zipfile
+from typing import Any
+
+import testtools
+
+from tests.functional.platform import HELLO, IMAGE, package, token_of, until
+from tests.integration.server import Server
+
+VARIABLE = "FUNCPLAT_TEST_QINLING_VENV"
+DEADLINE = 120.0
+
+PRELUDE = """
+import io, json, sys, time
+from qinlingclient import client
+from qinlingclient.common import exceptions
+URL, WORD, PACKAGE = sys.argv[1:4]
+
+def until(condition):
+    for _ in range(1000):
+        if condition():
+            return
+        time.sleep(0.03)
+    raise SystemExit("not in time")
+
+def fails(kind, call, *args, **more):
+    try:
+        call(*args, **more)
+    except kind as error:
+        return str(error)
+    raise AssertionError(f"{call} did not raise {kind}")
+"""
+TOKEN_CLIENT = 'qinling = client.Client("1", URL, token=WORD)\n'
+SESSION_CLIENT = """
+from keystoneauth1 import noauth, session
+qinling = client.Client("1", URL, session=session.Session(auth=noauth.NoAuth(endpoint=URL)),
+                        service_type="function-engine")
+"""
+RUNTIMES = """
+runtime = qinling.runtimes.create("python3", name=WORD, description="d")
+assert (runtime.status, runtime.image, runtime.is_public) == ("creating", "python3", True), runtime
+until(lambda: qinling.runtimes.get(runtime.id).status == "available")
+assert runtime.id in [each.id for each in qinling.runtimes.list()]
+assert qinling.runtimes.find(name=WORD).id == runtime.id
+assert qinling.runtimes.get_pool(runtime.id).capacity["total"] > 0
+"""
+FUNCTIONS = """
+with open(PACKAGE, "rb") as file:
+    function = qinling.functions.create({"source": "package"}, runtime=runtime.id, package=file, name="f",
+                                        cpu=200, memory_size=67108864, timeout=7)
+assert (function.name, function.cpu, function.memory_size, function.timeout) == ("f", 200, 67108864, 7)
+assert function.code["source"] == "package" and function.entry == "main.main"
+assert [each.id for each in qinling.functions.list()] == [function.id]
+assert json.loads(qinling.functions.list()[0].code) == function.code
+assert qinling.functions.find(name="f").id == qinling.functions.get(function.id).id == function.id
+updated = qinling.functions.update(function.id, name="g", code={"source": "package"}, description="new")
+assert (updated.name, updated.description, updated.code) == ("g", "new", function.code)
+"""
+EXECUTIONS = """
+runs = qinling.function_executions
+done = runs.create(function_id=function.id, input='{"name": "Ann"}', sync=True)
+assert (done.status, json.loads(done.result)["output"]) == ("success", "Hello, Ann!"), done
+later = runs.create(function_id=function.id, sync=False)
+until(lambda: runs.get(later.id).status == "success")
+assert {each.id for each in runs.list(function_id=function.id)} == {done.id, later.id}
+assert [each.id for each in runs.list(status="failed")] == []
+runs.delete(later.id)
+assert [each.id for each in runs.list()] == [done.id]
+"""
+SCALING = """
+assert [each.function_id for each in qinling.function_workers.list(function.id)] == [function.id]
+qinling.functions.scaleup(function.id, count=1)
+until(lambda: len(qinling.function_workers.list(function.id)) == 2)
+qinling.functions.scaledown(function.id, count=5)
+until(lambda: len(qinling.function_workers.list(function.id)) == 1)
+qinling.functions.detach(function.id)
+until(lambda: not qinling.function_workers.list(function.id))
+"""
+ERRORS = """
+from qinlingclient.common import exceptions as e
+unknown = "00000000-0000-4000-8000-000000000000"
+assert "Function not found" in fails(e.HTTPNotFound, qinling.functions.get, unknown)
+assert "Runtime not found" in fails(e.HTTPNotFound, qinling.runtimes.get, unknown)
+assert "Execution not found" in fails(e.HTTPNotFound, qinling.function_executions.get, unknown)
+assert "uuid" in fails(e.HTTPBadRequest, qinling.runtimes.get, "abc")
+assert "function_id" in fails(e.HTTPBadRequest, qinling.function_executions.create)
+assert "still in use" in fails(e.HTTPForbidden, qinling.runtimes.delete, runtime.id)
+with open(PACKAGE, "rb") as file:
+    code = {"source": "package", "md5sum": "0" * 32}
+    assert "md5" in fails(e.HTTPBadRequest, qinling.functions.create, code, runtime=runtime.id, package=file)
+image = {"source": "image", "image": "x"}
+assert "not enabled" in fails(e.HTTPBadRequest, qinling.functions.create, image)
+"""
+CLEAN_UP = """
+qinling.functions.delete(function.id)
+assert qinling.functions.list() == []
+qinling.runtimes.delete(runtime.id)
+"""
+
+
+class ClientTest(testtools.TestCase):
+    auth = "noauth"
+
+    def setUp(self) -> None:
+        super().setUp()
+        directory = os.environ.get(VARIABLE)
+        if not directory:
+            self.skipTest(f"{VARIABLE} names no virtual environment with python-qinlingclient")
+        self.venv = pathlib.Path(directory)
+        self.server = self.useFixture(Server(auth=self.auth))
+        self.package = self.server.home / "f.zip"
+        self.package.write_bytes(package(HELLO))
+
+    def run_program(self, *argv: object, **environment: str) -> subprocess.CompletedProcess[str]:
+        clean = {name: value for name, value in os.environ.items() if not name.startswith("OS_")}
+        return subprocess.run(
+            [str(each) for each in argv],
+            env={**clean, **environment},
+            cwd=self.server.home,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=DEADLINE,
+            check=False,
+        )
+
+    def run_python(self, *parts: str, word: str = "word") -> None:
+        script = PRELUDE + "".join(parts)
+        python = self.venv / "bin" / "python"
+        done = self.run_program(python, "-c", script, self.server.endpoint, word, self.package)
+        self.assertEqual(0, done.returncode, done.stderr[-3000:])
+
+
+class PythonTests(ClientTest):
+    def test_the_client_with_a_session(self) -> None:
+        logs = 'assert "greeting Ann" in runs.get_log(done.id)\n'
+        download = """
+        data = qinling.functions.get(function.id, download=True)
+        assert data.raw.read() == open(PACKAGE, "rb").read()
+        """
+        self.run_python(
+            SESSION_CLIENT,
+            RUNTIMES,
+            FUNCTIONS,
+            EXECUTIONS,
+            logs,
+            SCALING,
+            textwrap.dedent(download),
+            ERRORS,
+            CLEAN_UP,
+        )
+
+    def test_the_client_with_a_token(self) -> None:
+        download = """
+        data = qinling.functions.get(function.id, download=True)
+        assert data.content == open(PACKAGE, "rb").read()
+        """
+        self.run_python(
+            TOKEN_CLIENT,
+            RUNTIMES,
+            FUNCTIONS,
+            EXECUTIONS,
+            SCALING,
+            textwrap.dedent(download),
+            ERRORS,
+            CLEAN_UP,
+        )
+
+
+class TokenTests(ClientTest):
+    auth = "tokens"
+
+    def test_errors_of_callers_who_may_not(self) -> None:
+        member = """
+        from qinlingclient.common import exceptions as e
+        assert "not allowed" in fails(e.HTTPForbidden, qinling.runtimes.create, "python3")
+        assert "not allowed" in fails(e.HTTPForbidden, qinling.functions.list, all_projects=True)
+        assert qinling.functions.list() == []
+        """
+        self.run_python(TOKEN_CLIENT, textwrap.dedent(member), word=token_of("p0"))
+
+    def test_a_wrong_token(self) -> None:
+        stranger = """
+        from qinlingclient.common import exceptions as e
+        fails((e.HTTPUnauthorized, e.Unauthorized, e.HTTPException), qinling.functions.list)
+        """
+        self.run_python(TOKEN_CLIENT, textwrap.dedent(stranger), word="nobody-gave-this")
+
+
+class CommandTests(ClientTest):
+    def openstack(self, *words: str) -> subprocess.CompletedProcess[str]:
+        return self.run_program(
+            self.venv / "bin" / "openstack", *words, OS_AUTH_TYPE="none", OS_ENDPOINT=self.server.endpoint
+        )
+
+    def succeed(self, *words: str) -> str:
+        done = self.openstack(*words)
+        self.assertEqual(0, done.returncode, f"{words}: {done.stdout}{done.stderr}")
+        return done.stdout
+
+    def parsed(self, *words: str) -> Any:
+        return json.loads(self.succeed(*words, "-f", "json"))
+
+    def runtime(self) -> str:
+        made = self.server.admin.post("/v1/runtimes", {"image": IMAGE, "name": "python"}).json()
+        path = f"/v1/runtimes/{made['id']}"
+        until(lambda: self.server.admin.get(path).json()["status"] == "available", "the runtime")
+        return str(made["id"])
+
+    def test_runtimes(self) -> None:
+        made = self.parsed("runtime", "create", IMAGE, "--name", "mine", "--description", "d", "--untrusted")
+        self.assertEqual(
+            (IMAGE, "mine", "d", True, False),
+            tuple(made[k] for k in ("image", "name", "description", "is_public", "trusted")),
+        )
+        until(
+            lambda: self.server.admin.get(f"/v1/runtimes/{made['id']}").json()["status"] == "available", "it"
+        )
+        self.assertEqual([made["id"]], [row["Id"] for row in self.parsed("runtime", "list")])
+        self.assertEqual("available", self.parsed("runtime", "show", made["id"])["status"])
+        self.assertEqual(made["id"], self.parsed("runtime", "pool", "show", made["id"])["name"])
+        self.succeed("runtime", "delete", made["id"])
+        until(lambda: not self.server.admin.get("/v1/runtimes").json()["runtimes"], "it is gone")
+
+    def test_functions(self) -> None:
+        self.runtime()
+        source = self.server.home / "hello.py"
+        source.write_text("def main(name='World', **kwargs):\n    return name\n")
+        made = self.parsed(
+            "function", "create", "--name", "f", "--runtime", "python", "--package", str(self.package)
+        )
+        other = self.parsed(
+            "function",
+            "create",
+            "--name",
+            "h",
+            "--runtime",
+            "python",
+            "--file",
+            str(source),
+            "--entry",
+            "hello.main",
+            "--cpu",
+            "150",
+            "--memory-size",
+            "50331648",
+            "--timeout",
+            "9",
+        )
+        self.assertEqual(
+            (150, 50331648, 9, "hello.main"),
+            tuple(other[k] for k in ("cpu", "memory_size", "timeout", "entry")),
+        )
+        listed = self.parsed("function", "list")
+        self.assertEqual([made["id"], other["id"]], [row["Id"] for row in listed])
+        self.assertEqual(
+            [made["id"], other["id"]],
+            [row["Id"] for row in self.parsed("function", "list", "--filter", "all_projects=true")],
+        )
+        self.assertEqual(made["id"], self.parsed("function", "show", "f")["id"])
+        self.assertEqual(
+            "text", self.parsed("function", "update", "f", "--description", "text")["description"]
+        )
+        changed = self.parsed("function", "update", "f", "--file", str(source), "--entry", "hello.main")
+        self.assertNotEqual(made["code"], changed["code"])
+        self.succeed("function", "download", "f")
+        archive = zipfile.ZipFile(io.BytesIO((self.server.home / f"{made['id']}.zip").read_bytes()))
+        self.assertIn("hello.py", archive.namelist())
+        self.succeed("function", "delete", "f", "h")
+        failed = self.openstack("function", "delete", str(uuid.uuid4()))
+        self.assertEqual(1, failed.returncode)
+        self.assertEqual([], self.server.admin.get("/v1/functions").json()["functions"])
+
+    def test_executions_and_workers(self) -> None:
+        self.runtime()
+        function = self.parsed(
+            "function", "create", "--name", "f", "--runtime", "python", "--package", str(self.package)
+        )["id"]
+        done = self.parsed(
+            "function", "execution", "create", "--function", "f", "--input", '{"name": "Ann"}', "--sync"
+        )
+        self.assertEqual(("success", "Hello, Ann!"), (done["status"], json.loads(done["result"])["output"]))
+        later = self.parsed("function", "execution", "create", "--function", function, "--async")
+        path = f"/v1/executions/{later['id']}"
+        until(lambda: self.server.admin.get(path).json()["status"] == "success", "it has ended")
+        listed = self.parsed(
+            "function",
+            "execution",
+            "list",
+            "--filter",
+            "status=success",
+            "--filter",
+            f"function_id={function}",
+        )
+        self.assertEqual([done["id"], later["id"]], [row["Id"] for row in listed])
+        self.assertEqual("success", self.parsed("function", "execution", "show", done["id"])["status"])
+        self.assertIn("greeting Ann", self.succeed("function", "execution", "log", "show", done["id"]))
+        self.assertEqual(1, len(self.parsed("function", "worker", "list", function)))
+        self.succeed("function", "scaleup", function, "--count", "1")
+        until(lambda: len(self.server.workers(function)) == 2, "two workers")
+        self.succeed("function", "scaledown", function, "--count", "1")
+        until(lambda: len(self.server.workers(function)) == 1, "one worker")
+        self.succeed("function", "detach", function)
+        until(lambda: not self.server.workers(function), "no worker")
+        self.succeed("function", "execution", "delete", "--execution", done["id"])
+        self.succeed("function", "execution", "delete", "--function", function)
+        self.assertEqual([], self.server.admin.get("/v1/executions").json()["executions"])
+
+    def test_refusals_are_printed_as_the_server_says_them(self) -> None:
+        self.runtime()
+        for words, text in (
+            (["function", "create", "--image", "x", "--name", "i"], "not enabled"),
+            (
+                ["function", "create", "--container", "c", "--object", "o", "--runtime", "python"],
+                "not enabled",
+            ),
+            (["function", "show", "no-such"], "no-such"),
+            (["function", "execution", "show", str(uuid.uuid4())], "Execution not found"),
+            (["runtime", "delete", "abc"], "uuid"),
+        ):
+            done = self.openstack(*words)
+            self.assertEqual(1, done.returncode, done.stdout)
+            self.assertIn(text, done.stdout + done.stderr)
