@@ -7,6 +7,7 @@ happened.
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import functools
 import json
 import logging
@@ -14,6 +15,7 @@ import time
 from collections.abc import Callable, Coroutine
 from typing import Any
 
+import msgspec
 import tenacity
 
 from funcplat import errors
@@ -295,6 +297,12 @@ def arguments(text: str | None) -> bytes:
 def _conclude(record: Record, answer: client.Answer) -> None:
     record.status = "success" if answer.success else "failed"
     result = answer.result.decode("utf-8", "replace")
+    if not _is_json(answer.result):
+        # A function can say anything in its worker's name; callers parse what is recorded.
+        answer = dataclasses.replace(
+            answer, reason=ReasonCode.RESULT_NOT_JSON, message="the result is not JSON"
+        )
+        record.status, result = "failed", json.dumps(result)
     record.result = f'{{"output": {result}, "duration": {answer.duration}}}'
     record.log = answer.log or None
     record.reason_code, record.reason_message = answer.reason, answer.message
@@ -304,6 +312,14 @@ def _conclude(record: Record, answer: client.Answer) -> None:
             record.reason_code, record.reason_message = ReasonCode.LOG_TRUNCATED, note
         else:
             record.reason_message = f"{answer.message}; {note}"
+
+
+def _is_json(result: bytes) -> bool:
+    try:
+        msgspec.json.decode(result, type=msgspec.Raw)
+    except (msgspec.DecodeError, RecursionError):
+        return False
+    return True
 
 
 def _text(output: str) -> str:

@@ -16,7 +16,7 @@ from funcplat.worker import verdicts
 POSITIONAL_INPUT = "__function_input"
 """The key of an input that is not an object: its value becomes the first positional argument."""
 
-_NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
+_NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _MAX_TEXT = 16 * 1024  # characters of an exception's text in a result
 _MAX_NAMES = 20  # names shown where an entry is not found
 
@@ -163,13 +163,36 @@ def _listed(names: list[str]) -> str:
 
 # -- results ----------------------------------------------------------------------------------------
 
-_encode = json.JSONEncoder(allow_nan=False, separators=(",", ":")).encode
+
+class _Encoder:
+    """``json.JSONEncoder(...).encode``."""
+
+    # PERF: JSONEncoder makes its accelerator anew for every value, for 4 us.
+
+    def __init__(self) -> None:
+        encoder = json.JSONEncoder(allow_nan=False, separators=(",", ":"))
+        self._open: dict[int, object] = {}  # containers that are being written, to find circles
+        self._write: Callable[[Any], str] = encoder.encode
+        if make := getattr(json.encoder, "c_make_encoder", None):
+            quote = json.encoder.encode_basestring_ascii
+            pieces = make(self._open, encoder.default, quote, None, ":", ",", False, False, False)
+            self._write = lambda value: "".join(pieces(value, 0))
+
+    def encode(self, value: object) -> bytes:
+        try:
+            return self._write(value).encode("ascii")
+        except BaseException:
+            self._open.clear()
+            raise
+
+
+_encoder = _Encoder()
 
 
 def encode(result: object, limit: int) -> bytes:
     """The result as JSON in ASCII; raises Failure where it is none or is longer than ``limit`` bytes."""
     try:
-        data = _encode(result).encode("ascii")
+        data = _encoder.encode(result)
     except MemoryError:
         raise
     except BaseException as error:

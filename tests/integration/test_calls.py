@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import itertools
+import json
 import pathlib
 import tempfile
 
@@ -205,3 +206,10 @@ class CallsTests(testtools.TestCase):
 
         with testtools.ExpectedException(errors.DriverUnavailable):
             self.call([answer()], write=write)
+
+    def test_a_forged_result_that_is_not_json_fails_the_call(self):
+        for forged in (b"{", b'"a" "b"', b"nonsense", b"", b"[" * 100_000):
+            with self.subTest(forged[:20]):
+                [record], _ = self.call([answer(result=forged)])
+                self.assertEqual(("failed", "result_not_json"), (record.status, record.reason_code))
+                json.loads(record.result)
