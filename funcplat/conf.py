@@ -323,10 +323,19 @@ def load(args: Sequence[str] = (), default_files: list[str] | None = None) -> cf
     register_opts(conf)
     try:
         conf(args=list(args), project="funcplat", default_config_files=default_files)
+        _read_all(conf)
     except (cfg.Error, OSError, ValueError) as error:
         raise errors.ConfigError(str(error)) from error
     check(conf)
     return conf
+
+
+def _read_all(conf: cfg.ConfigOpts) -> None:
+    # Values are parsed when they are read; a bad one must stop the server at its start, not a call later.
+    for group, opts in GROUPS.items():
+        values = conf if group == "DEFAULT" else conf[group]
+        for opt in opts:
+            values[opt.dest]
 
 
 def check(conf: cfg.ConfigOpts) -> None:

@@ -19,6 +19,8 @@ PURGE_AGE = 3600.0
 """Seconds that rows of deleted workers are kept, for whoever asks why a worker ended."""
 SWEEP_INTERVAL = 60.0
 """Seconds between looks for packages that nothing refers to."""
+FORGOTTEN_AFTER = 1.5
+"""Seconds after which no call is on its way to a draining worker: routers forget it within one."""
 DRAIN_INTERVAL = 0.1
 """Seconds between looks at draining workers, while there are any."""
 
@@ -36,6 +38,7 @@ class Engine:
         self._changed = asyncio.Event()
         self._takes_queue = takes_queue
         self._stopping = False
+        self._claiming = asyncio.Lock()
         self._executions: set[asyncio.Task[Record]] = set()
         self._loops: list[asyncio.Task[None]] = []
 
@@ -59,11 +62,17 @@ class Engine:
         """A runtime or a worker was changed by this process."""
         self._changed.set()
 
-    async def stop(self, grace: float) -> None:
-        """Claim no more; let what runs end within ``grace`` seconds; queue the rest again."""
+    async def drain(self, grace: float) -> None:
+        """Claim no more, and let what runs end within ``grace`` seconds."""
         self._stopping = True
+        async with self._claiming:  # a claim under way must have started what it got
+            pass
         if self._executions:
             await asyncio.wait(self._executions, timeout=grace)
+
+    async def stop(self, grace: float) -> None:
+        """Drain, queue again what did not end, and end the loops."""
+        await self.drain(grace)
         for task in self._executions:
             task.cancel()
         await asyncio.gather(*self._executions, return_exceptions=True)
@@ -99,13 +108,14 @@ class Engine:
         wake.clear()
 
     async def _claim(self) -> None:
-        room = self._options.concurrency - len(self._executions)
-        if self._stopping or room <= 0:
-            return
-        for record in await self._run(self._services.executions.claim, room):
-            task = asyncio.create_task(self._invocation.calls.run_claimed(record))
-            self._executions.add(task)
-            task.add_done_callback(self._finished)
+        async with self._claiming:
+            room = self._options.concurrency - len(self._executions)
+            if self._stopping or room <= 0:
+                return
+            for record in await self._run(self._services.executions.claim, room):
+                task = asyncio.create_task(self._invocation.calls.run_claimed(record))
+                self._executions.add(task)
+                task.add_done_callback(self._finished)
 
     def _finished(self, task: asyncio.Task[Record]) -> None:
         self._executions.discard(task)
@@ -115,10 +125,10 @@ class Engine:
 
     async def _settle(self) -> None:
         await self._run(self._services.runtimes.settle)
-        await self._run(self._services.workers.stop_drained)
+        await self._run(self._services.workers.stop_drained, FORGOTTEN_AFTER)
         while not self._changed.is_set() and await self._run(self._services.workers.draining):
             await asyncio.sleep(DRAIN_INTERVAL)
-            await self._run(self._services.workers.stop_drained)
+            await self._run(self._services.workers.stop_drained, FORGOTTEN_AFTER)
 
     async def _renew(self) -> None:
         if not await self._run(self._services.servers.renew):

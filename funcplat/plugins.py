@@ -10,6 +10,7 @@ from __future__ import annotations
 import concurrent.futures
 import contextlib
 import dataclasses
+import functools
 import importlib.metadata
 import logging
 import time
@@ -65,10 +66,12 @@ def installed(kind: Kind) -> dict[str, list[importlib.metadata.EntryPoint]]:
 
 def load_class(kind: Kind, name: str) -> type[Any]:
     """The driver class of that name.  Raises PluginError with what is installed instead."""
-    _check_installed(kind, name)
+    entry_point = _installed_entry_point(kind, name)
     try:
         manager: Any = stevedore.named.NamedExtensionManager(
-            kind.namespace, [name], on_load_failure_callback=_raise_load_failure
+            kind.namespace,
+            [name],
+            on_load_failure_callback=functools.partial(_raise_load_failure, entry_point),
         )
         plugin: type[Any] = manager[name].plugin
     except KeyError as error:
@@ -80,16 +83,16 @@ def load_class(kind: Kind, name: str) -> type[Any]:
 def construct(kind: Kind, name: str, conf: cfg.ConfigOpts, context: driver_base.Context) -> Any:
     """Load the driver, register its options and construct it.  Raises PluginError."""
     plugin = load_class(kind, name)
-    group = kind.group(name)
+    options = _options(kind.group(name), f"The {kind.name} driver {name}", plugin, conf)
     try:
-        conf.register_group(cfg.OptGroup(group, f"The {kind.name} driver {name}"))
-        conf.register_opts(list(plugin.opts), group=group)
-        options = conf[group]
-        for opt in plugin.opts:
-            options[opt.name.replace("-", "_")]
-    except (cfg.Error, ValueError) as error:
-        raise errors.PluginError(f"[{group}] {error}") from error
-    return plugin(options, context)
+        return plugin(options, context)
+    except errors.FuncplatError as error:
+        raise errors.PluginError(f"the {kind.name} driver {name!r}: {error.message}") from error
+    except Exception as error:
+        LOG.exception("the %s driver %s raised what it may not raise", kind.name, name)
+        raise errors.PluginError(
+            f"the {kind.name} driver {name!r} cannot be made: {type(error).__name__}: {error}"
+        ) from error
 
 
 def orchestrator(name: str, conf: cfg.ConfigOpts, context: driver_base.Context) -> GuardedOrchestrator:
@@ -110,6 +113,25 @@ def list_opts() -> list[tuple[str, Sequence[cfg.Opt]]]:
     ]
 
 
+def _options(group: str, title: str, plugin: type[Any], conf: cfg.ConfigOpts) -> cfg.ConfigOpts.GroupAttr:
+    """The driver's options, each of which has a value that fits.  Raises PluginError."""
+    if not all(isinstance(opt, cfg.Opt) for opt in plugin.opts):
+        raise errors.PluginError(
+            f"[{group}] {plugin.__name__}.opts has something that is not an oslo.config Opt"
+        )
+    try:
+        conf.register_group(cfg.OptGroup(group, title))
+        conf.register_opts(list(plugin.opts), group=group)
+        options: cfg.ConfigOpts.GroupAttr = conf[group]
+        values = {opt: options[opt.dest] for opt in plugin.opts}
+    except (cfg.Error, ValueError) as error:
+        raise errors.PluginError(f"[{group}] {error}") from error
+    for opt, value in values.items():
+        if opt.required and value is None:
+            raise errors.PluginError(f"[{group}] {opt.name} must be set: {opt.help}")
+    return options
+
+
 # -- loading ---------------------------------------------------------------------------------------------
 
 
@@ -122,7 +144,7 @@ def _distribution(entry_point: importlib.metadata.EntryPoint) -> str:
     return entry_point.dist.name if entry_point.dist is not None else "an unknown distribution"
 
 
-def _check_installed(kind: Kind, name: str) -> None:
+def _installed_entry_point(kind: Kind, name: str) -> importlib.metadata.EntryPoint:
     found = installed(kind)
     if name not in found:
         known = ", ".join(f"{key} ({_distribution(found[key][0])})" for key in sorted(found)) or "none"
@@ -135,11 +157,13 @@ def _check_installed(kind: Kind, name: str) -> None:
         raise errors.PluginError(
             f"the {kind.name} driver {name!r} is provided by {owners}; uninstall one of them"
         )
+    return found[name][0]
 
 
 def _raise_load_failure(
-    manager: object, entry_point: importlib.metadata.EntryPoint, error: BaseException
+    entry_point: importlib.metadata.EntryPoint, manager: object, cached: object, error: BaseException
 ) -> None:
+    # The one that stevedore has cached does not know its distribution.
     raise errors.PluginError(
         f"the driver {entry_point.name!r} ({entry_point.value}) of {_distribution(entry_point)} "
         f"cannot be imported: {type(error).__name__}: {error}"
@@ -178,7 +202,10 @@ class _Guard:
 
     def _call(self, method: str, *args: Any, deadline: float) -> Any:
         started = time.monotonic()
-        future = self._pool.submit(self._run, method, args, deadline)
+        try:
+            future = self._pool.submit(self._run, method, args, deadline)
+        except RuntimeError as error:
+            raise errors.DriverUnavailable(f"driver {self.name}: it is closed") from error
         try:
             return future.result(deadline)
         except concurrent.futures.TimeoutError as error:
@@ -269,9 +296,15 @@ class GuardedStorage(_Guard):
     @contextlib.contextmanager
     def open(self, digest: str, deadline: float) -> Iterator[Iterator[bytes]]:
         manager = self._call("open", digest, deadline=deadline)
-        with contextlib.ExitStack() as stack:
-            chunks = self._sync("open", lambda: stack.enter_context(manager))
+        chunks = self._sync("open", manager.__enter__)
+        try:
             yield self._chunks(chunks)
+        except BaseException as error:
+            # What the reader raised is the reader's; the driver only gets to clean up.
+            if not manager.__exit__(type(error), error, error.__traceback__):
+                raise
+        else:
+            self._sync("open", lambda: manager.__exit__(None, None, None))
 
     def _chunks(self, chunks: Iterable[bytes]) -> Iterator[bytes]:
         with self._translated("open"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 import signal
 import socket
 import sys
@@ -23,6 +24,8 @@ from funcplat.engine import Engine
 
 LOG = logging.getLogger("funcplat")
 BACKLOG = 2048
+LAST_ANSWERS = 5
+"""Seconds beyond the grace in which those are answered whose executions were ended with it."""
 KEEP_ALIVE = 75
 """Seconds that an idle connection of a client is kept."""
 
@@ -104,7 +107,7 @@ async def _listening(
         server_header=False,
         date_header=False,
         timeout_keep_alive=KEEP_ALIVE,
-        timeout_graceful_shutdown=max(1, int(conf.shutdown_grace)),
+        timeout_graceful_shutdown=math.ceil(conf.shutdown_grace + LAST_ANSWERS),
     )
     server = _Server(config)
     with contextlib.closing(_bound(conf.host, conf.port)) as listener:
@@ -113,6 +116,11 @@ async def _listening(
             yield listener.getsockname()[1]
         finally:
             server.should_exit = True
+            grace = conf.shutdown_grace
+            await asyncio.gather(asyncio.wait({task}, timeout=grace), loops.drain(grace))
+            await loops.stop(0.0)
+            # Whoever still waits for a result is answered that its worker was stopped.
+            await _stop_workers(services, invocation)
             await task
 
 
@@ -127,4 +135,5 @@ def _bound(host: str, port: int) -> socket.socket:
 
 
 async def _stop_workers(services: bootstrap.Services, invocation: bootstrap.Invocation) -> None:
+    invocation.router.end(await invocation.run(services.workers.drain_own))
     await invocation.run(services.workers.stop_own)

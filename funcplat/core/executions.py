@@ -91,15 +91,19 @@ class Executions:
         """Take up to ``limit`` queued executions, the oldest first; they are this server's now."""
         query = sa.select(T).where(T.c.status == "queued").order_by(T.c.created_at, T.c.id).limit(limit)
         with self._db.read() as connection:
-            rows = list(connection.execute(query))
-        return [record for row in rows if (record := self._claim(row)) is not None]
+            if connection.execute(query.with_only_columns(T.c.id).limit(1)).first() is None:
+                return []
+        # All or none: what was claimed by a call that then failed would never be run.
+        # Not durable: a claim that the machine's end undoes leaves the execution queued, as it was.
+        with self._db.write(durable=False) as connection:
+            rows = list(connection.execute(query.with_for_update(skip_locked=True)))
+            return [record for row in rows if (record := self._claim(connection, row)) is not None]
 
-    def _claim(self, row: Any) -> Record | None:
+    def _claim(self, connection: sa.Connection, row: Any) -> Record | None:
         where = sa.and_(T.c.id == row.id, T.c.status == "queued", T.c.attempt == row.attempt)
         values = {"status": "running", "attempt": row.attempt + 1, "server_id": self._server_id}
-        with self._db.write() as connection:
-            if connection.execute(sa.update(T).where(where).values(values)).rowcount != 1:
-                return None
+        if connection.execute(sa.update(T).where(where).values(values)).rowcount != 1:
+            return None
         return Record(**(dict(row._mapping) | values), inserted=True, counted=True)
 
     # -- what callers ask for ------------------------------------------------------------------------------

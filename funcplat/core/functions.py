@@ -179,18 +179,19 @@ class Functions:
     ) -> Function:
         """Change the function; new code, entry, limits, environment or runtime make a new revision."""
         function = self.get(identity, function_id)
-        values = self._changed_values(function, changes)
+        # Refused here, before any bytes are stored; what is changed is decided by `_apply`.
+        self._changed_values(function, changes, package)
         if package is not None:
             _check_new_package(json.loads(function.code), changes.code or {}, package)
             self._store.check(package)
         if changes.runtime_id is not None and changes.runtime_id != function.runtime_id:
             self._check_runtime(identity, changes.runtime_id)
-            values["runtime_id"] = changes.runtime_id
-        if changes.code is not None or package is not None:
-            values["code"] = self._changed_code(function, changes.code or {}, package)
         stored = self._store.keep(package) if package is not None else None
         with self._db.write() as connection:
-            replaced = self._apply(connection, identity, function_id, values, stored)
+            _lock(connection, function_id)
+            function = visible(connection, identity, function_id)
+            values = self._changed_values(function, changes, package)
+            replaced = self._apply(connection, identity, function, values, stored)
         if replaced:
             LOG.info("function %s: new revision", function_id)
             self._superseded(function_id, 0)
@@ -202,6 +203,7 @@ class Functions:
         Raises Forbidden for an admin of another project.
         """
         with self._db.write() as connection:
+            _lock(connection, function_id)
             function = visible(connection, identity, function_id)
             if function.project_id != identity.project_id:
                 raise errors.Forbidden("Function can only be deleted by its owner.")
@@ -215,17 +217,16 @@ class Functions:
         self,
         connection: sa.Connection,
         identity: Identity,
-        function_id: str,
+        function: Function,
         values: dict[str, Any],
         stored: Stored | None,
     ) -> bool:
-        function = visible(connection, identity, function_id)
-        revision = current_revision(connection, function_id, 0)
+        revision = current_revision(connection, function.id, 0)
         if "runtime_id" in values:
             _lock_available_runtime(connection, identity, values["runtime_id"])
         if values:
             values = values | {"updated_at": micros()}
-            connection.execute(sa.update(T).where(T.c.id == function_id).values(values))
+            connection.execute(sa.update(T).where(T.c.id == function.id).values(values))
         merged = dataclasses.asdict(function) | values
         if not _revision_differs(revision, merged, stored):
             return False
@@ -254,17 +255,22 @@ class Functions:
             "timeout": self._limits["timeout"].check("timeout", new.timeout),
         }
 
-    def _changed_values(self, function: Function, changes: Changes) -> dict[str, Any]:
+    def _changed_values(
+        self, function: Function, changes: Changes, package: packages.Spooled | None
+    ) -> dict[str, Any]:
         limits = self._checked_limits(changes)
         values: dict[str, Any] = {key: limits[key] for key in limits if getattr(changes, key) is not None}
-        for key in ("name", "description", "entry"):
+        for key in ("name", "description", "entry", "runtime_id"):
             if getattr(changes, key) is not None:
                 values[key] = getattr(changes, key)
         if "entry" in values and not values["entry"]:
             values["entry"] = DEFAULT_ENTRY
         if changes.environment is not None:
             values["environment"] = _dump(dict(changes.environment))
-        return {key: value for key, value in values.items() if value != getattr(function, key)}
+        values = {key: value for key, value in values.items() if value != getattr(function, key)}
+        if changes.code is not None or package is not None:
+            values["code"] = self._changed_code(function, changes.code or {}, package)
+        return values
 
     def _changed_code(
         self, function: Function, code: Mapping[str, Any], package: packages.Spooled | None
@@ -303,6 +309,12 @@ def current_revision(connection: sa.Connection, function_id: str, version: int) 
     if row is None:
         raise errors.NotFound(f"Function version not found [id={function_id[:64]}, version={version}]")
     return row
+
+
+def _lock(connection: sa.Connection, function_id: str) -> None:
+    # Changes of one function go one after another (on SQLite all writers do).  The function is locked before
+    # its revisions, so that two of them cannot wait for each other.
+    connection.execute(sa.select(T.c.id).where(T.c.id == function_id).with_for_update())
 
 
 def _available_runtime(connection: sa.Connection, identity: Identity, runtime_id: str) -> None:

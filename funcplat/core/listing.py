@@ -23,7 +23,8 @@ OPERATORS: dict[str, Callable[[Any, str], Any]] = {
     "gte": lambda column, value: column >= value,
     "lt": lambda column, value: column < value,
     "lte": lambda column, value: column <= value,
-    "has": lambda column, value: column.contains(value, autoescape=True),
+    # LIKE minds the case on some databases and not on others.
+    "has": lambda column, value: column.icontains(value, autoescape=True),
 }
 """The prefixes of a filter's value (API.md section 1.4)."""
 
@@ -96,6 +97,11 @@ def _sort_column(table: sa.Table, columns: list[sa.ColumnElement[Any]], name: st
     # Only what callers see: the order of other columns would tell what is in them.
     if column is None or name in ("environment", "code") or name not in {each.key for each in columns}:
         raise errors.InvalidRequest(f"sort_key {name[:64]!r} is not a field that can be sorted by")
+    if isinstance(column.type, sa.Boolean):
+        # Truth values have no order everywhere.
+        return sa.func.coalesce(sa.cast(column, sa.Integer), sa.literal(0))
+    if not column.nullable:
+        return column
     # Null sorts differently on every database, and cannot be compared with a marker.
     return sa.func.coalesce(column, sa.literal("" if isinstance(column.type, sa.String) else 0))
 

@@ -117,6 +117,8 @@ class PackageStore:
     @contextlib.contextmanager
     def open(self, store: str, digest: str) -> Iterator[Iterator[bytes]]:
         """The package's bytes.  Raises NotFound where the store lost it."""
+        if store not in self._storages:
+            raise errors.DriverError(f"the package's storage driver {store!r} is not enabled")
         try:
             with self._storages[store].open(digest, self._options.deadline) as chunks:
                 yield chunks
@@ -129,11 +131,22 @@ class PackageStore:
 
     def sweep(self) -> int:
         """Delete packages that nothing refers to; returns how many.  Bounds the unpacked ones as well."""
+        with self._db.write(durable=False) as connection:
+            connection.execute(sa.delete(models.revisions).where(_OUTLIVED))
+        # The bytes in a store that is not enabled now are left for when it is again.
+        where = sa.and_(self._unreferenced(), T.c.store.in_(self._storages))
         with self._db.read() as connection:
-            rows = list(connection.execute(sa.select(T.c.digest, T.c.store).where(self._unreferenced())))
+            rows = list(connection.execute(sa.select(T.c.digest, T.c.store).where(where)))
             in_use = set(connection.execute(_DIGESTS_IN_USE).scalars())
         self._cache.sweep(in_use)
-        return sum(self._delete(row.digest, row.store) for row in rows)
+        return sum(self._try_delete(row.digest, row.store) for row in rows)
+
+    def _try_delete(self, digest: str, store: str) -> bool:
+        try:
+            return self._delete(digest, store)
+        except errors.DriverError as error:
+            LOG.warning("package %s: not deleted, to be tried again: %s", digest, error)
+            return False
 
     def _opener(
         self, store: str, digest: str
@@ -175,8 +188,7 @@ class PackageStore:
             claimed = sa.update(T).where(where, self._unreferenced()).values(state="deleting")
             if connection.execute(claimed).rowcount != 1:
                 return False
-        if store in self._storages:
-            self._storages[store].delete(digest, self._options.deadline)
+        self._storages[store].delete(digest, self._options.deadline)
         self._cache.remove(digest)
         with self._db.write() as connection:
             connection.execute(sa.delete(T).where(where, T.c.state == "deleting"))
@@ -184,6 +196,13 @@ class PackageStore:
         return True
 
 
+# Revisions that were superseded and of which no worker is left.
+_OUTLIVED = sa.and_(
+    models.revisions.c.current.is_(None),
+    ~sa.exists().where(
+        models.workers.c.revision_id == models.revisions.c.id, models.workers.c.state != "deleted"
+    ),
+)
 _DIGESTS_IN_USE = (
     sa.select(models.revisions.c.digest)
     .join(models.workers, models.workers.c.revision_id == models.revisions.c.id)

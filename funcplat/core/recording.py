@@ -64,7 +64,7 @@ class Recording:
     def __init__(self, db: Database) -> None:
         self._db = db
         self._connection: Any = None
-        self._durable = True
+        self._durable: bool | None = None
         dialect = db.engine.dialect
         insert = _Statement.of(sa.insert(T), dialect, _ROW)
         finish = _Statement.of(_finish_statement(), dialect, ())
@@ -119,8 +119,8 @@ class Recording:
             return
         _, pick, order = self._insert
         rows = [order(pick(record)) for record in records]
-        # PERF(rows): sqlite3 gives up the GIL at each step of a statement and then waits for the event loop to
-        # give it back, so rows go in statements of 1, 2, 4 ... 64, few enough kinds to stay prepared.
+        # PERF(rows): sqlite3 gives up the GIL at each step of a statement and then waits for the event loop
+        # to give it back, so rows go in statements of 1, 2, 4 ... 64, few enough kinds to stay prepared.
         while rows:
             size = min(MAX_ROWS, 1 << (len(rows).bit_length() - 1))
             cursor.execute(self._inserts(size), [value for row in rows[:size] for value in row])
@@ -157,7 +157,7 @@ class Recording:
     def _begin(self, durable: bool) -> Any:
         if self._connection is None:
             self._connection = self._db.engine.raw_connection()
-            self._durable = True
+            self._durable = None  # whoever had it before may have left it either way
         cursor = self._connection.cursor()
         if self._db.is_sqlite:
             if durable != self._durable:

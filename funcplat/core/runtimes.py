@@ -121,6 +121,7 @@ class Runtimes:
         values = {key: value for key, value in changes.items() if key in ("name", "description")}
         image = changes.get("image")
         with self._db.write() as connection:
+            _lock(connection, runtime_id)
             runtime = visible(connection, identity, runtime_id)
             guard = T.c.id == runtime_id
             if image is not None and image != runtime.image:
@@ -136,6 +137,7 @@ class Runtimes:
     def delete(self, identity: Identity, runtime_id: str) -> None:
         """Mark the runtime ``deleting``.  Raises InUse while any function refers to it."""
         with self._db.write() as connection:
+            _lock(connection, runtime_id)
             visible(connection, identity, runtime_id)
             used = sa.select(models.functions.c.id).where(models.functions.c.runtime_id == runtime_id)
             if connection.execute(used.limit(1)).first() is not None:
@@ -170,9 +172,11 @@ class Runtimes:
 
     def _remove(self, runtime_id: str) -> None:
         used = sa.exists().where(models.functions.c.runtime_id == T.c.id)
+        where = sa.and_(T.c.id == runtime_id, T.c.status == "deleting", ~used)
         with self._db.write() as connection:
-            connection.execute(sa.delete(T).where(T.c.id == runtime_id, T.c.status == "deleting", ~used))
-        LOG.info("runtime %s: deleted", runtime_id)
+            deleted = connection.execute(sa.delete(T).where(where)).rowcount
+        if deleted:
+            LOG.info("runtime %s: deleted", runtime_id)
 
     def _judge(self, runtime_id: str, status: str, image: str, orchestrator: str) -> None:
         try:
@@ -225,6 +229,12 @@ def visible(connection: sa.Connection, identity: Identity, runtime_id: str) -> R
     if row is None:
         raise errors.NotFound(f"Runtime not found [id={runtime_id[:64]}]")
     return Runtime(*row)
+
+
+def _lock(connection: sa.Connection, runtime_id: str) -> None:
+    # Against functions that are made for it, and workers that are started of it, at this moment: those hold a
+    # shared lock until they are committed, so that what is read after this is all there is.
+    connection.execute(sa.select(T.c.id).where(T.c.id == runtime_id).with_for_update())
 
 
 def _check_upgradable(connection: sa.Connection, runtime: Runtime) -> None:

@@ -63,6 +63,9 @@ def installation_id(db: Database) -> str:
     """The id that labels everything of this installation; made once."""
     table = models.installation
     with db.write() as connection:
+        # The row that every upgraded database has: of servers that start together for the first time, one
+        # makes the id.
+        connection.execute(sa.text("UPDATE alembic_version SET version_num = version_num"))
         found = connection.execute(sa.select(table.c.id).order_by(table.c.created_at, table.c.id)).scalar()
         if found is None:
             found = str(uuid.uuid4())

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import secrets
+import sys
 import time
 import uuid
 from collections.abc import Mapping
@@ -65,12 +66,13 @@ class Starts:
         row = self._intend(revision_id)
         driver = self._orchestrators[row["orchestrator"]]
         handle: Handle | None = None
+        worker: Worker | None = None
         try:
             handle = self._act(row, driver)
             worker = self._conclude(row, handle)
-        except errors.FuncplatError as error:
-            self._abandon(row["id"], driver, handle, error)
-            raise
+        finally:
+            if worker is None:
+                self._abandon(row["id"], driver, handle, sys.exception())
         LOG.info("worker %s: ready for function %s", worker.id, row["function_id"])
         return worker
 
@@ -86,6 +88,7 @@ class Starts:
 
     def _intend(self, revision_id: str) -> dict[str, Any]:
         with self._db.write(durable=False) as connection:
+            _lock(connection, revision_id)
             revision = _startable(connection, revision_id)
             if revision.orchestrator not in self._orchestrators:
                 raise errors.ImageUnknown(f"the orchestrator driver {revision.orchestrator!r} is not enabled")
@@ -193,12 +196,25 @@ class Starts:
         worker_id: str,
         driver: plugins.GuardedOrchestrator,
         handle: Handle | None,
-        error: errors.FuncplatError,
+        error: BaseException | None,
     ) -> None:
-        LOG.warning("worker %s: not started: %s", worker_id, error.message)
-        if handle is not None:
-            driver.stop_worker(handle, 0.0, self._options.start_deadline)
-        self._workers.settle(worker_id, Reason(ReasonCode.START_FAILED, error.message))
+        LOG.warning("worker %s: not started: %s", worker_id, error)
+        try:
+            if handle is not None:
+                driver.stop_worker(handle, 0.0, self._options.start_deadline)
+        except errors.DriverError as problem:
+            LOG.warning("worker %s: left to the reaper: %s", worker_id, problem)
+        finally:
+            self._workers.settle(worker_id, Reason(ReasonCode.START_FAILED, str(error)))
+
+
+def _lock(connection: sa.Connection, revision_id: str) -> None:
+    # Starts of one revision take their slots one after another, and between the look at the revision and the
+    # worker's row it is not superseded, nor its runtime upgraded.  (On SQLite the write lock does that.)
+    revision, runtime = models.revisions, models.runtimes
+    its_runtime = sa.select(revision.c.runtime_id).where(revision.c.id == revision_id).scalar_subquery()
+    connection.execute(sa.select(runtime.c.id).where(runtime.c.id == its_runtime).with_for_update(read=True))
+    connection.execute(sa.select(revision.c.id).where(revision.c.id == revision_id).with_for_update())
 
 
 def _startable(connection: sa.Connection, revision_id: str) -> Any:

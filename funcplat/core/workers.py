@@ -18,7 +18,7 @@ from funcplat import errors, plugins
 from funcplat.auth.base import Identity
 from funcplat.core import functions, wire
 from funcplat.db import models
-from funcplat.db.session import Database, micros
+from funcplat.db.session import Database
 from funcplat.drivers.base import Capability, Handle
 from funcplat.errors import Reason, ReasonCode
 
@@ -26,6 +26,8 @@ LOG = logging.getLogger(__name__)
 T = models.workers
 ROOM_CANDIDATES = 20
 """Least recently used workers that are asked whether they are idle, when room is needed."""
+START_STEPS = 10
+"""Start deadlines after which a start that did not end is given up."""
 DRAIN_DEADLINE = 1.0
 """Seconds that a worker may take to acknowledge that it drains."""
 
@@ -143,7 +145,9 @@ class Workers:
         """Take workers from ready (or starting) to draining; those reached refuse calls when it returns."""
         where = sa.and_(where, T.c.state.in_(("starting", "ready")))
         with self._db.write(durable=False) as connection:
-            rows = list(connection.execute(sa.select(T.c.id, T.c.handle, T.c.secret).where(where)))
+            # Locked: one that becomes ready between these statements would not be told.
+            query = sa.select(T.c.id, T.c.handle, T.c.secret).where(where).order_by(T.c.id)
+            rows = list(connection.execute(query.with_for_update()))
             ids = [row.id for row in rows]
             values = {"state": "draining", "updated_at": models.now(), **columns(reason)}
             connection.execute(sa.update(T).where(where, T.c.id.in_(ids)).values(values))
@@ -163,6 +167,7 @@ class Workers:
         query = (
             sa.select(T.c.id, T.c.handle)
             .where(T.c.state == "ready", T.c.function_id != function_id, self._mine())
+            .where(T.c.node == self._options.node)
             .order_by(T.c.used_at)
             .limit(ROOM_CANDIDATES)
         )
@@ -194,25 +199,33 @@ class Workers:
 
     def draining(self) -> list[Any]:
         """Rows of the workers that this server has to stop."""
-        query = sa.select(T.c.id, T.c.handle, T.c.updated_at).where(T.c.state == "draining", self._mine())
+        age = (models.now() - T.c.updated_at).label("age")  # microseconds
+        query = sa.select(T.c.id, T.c.handle, age).where(T.c.state == "draining", self._mine())
         with self._db.read() as connection:
             return list(connection.execute(query))
 
-    def stop_own(self) -> None:
-        """At the end of this server: stop the workers that would die with it."""
-        own = sa.and_(T.c.server_id == self._options.server_id, T.c.orchestrator.not_in(self._surviving()))
-        self.drain(own, Reason(ReasonCode.WORKER_STOPPED, "its server ended"))
-        with self._db.read() as connection:
-            ids = list(connection.execute(sa.select(T.c.id).where(own, T.c.state == "draining")).scalars())
-        for worker_id in ids:
-            self.stop(worker_id, grace=0.0)
+    def drain_own(self) -> list[str]:
+        """At the end of this server: drain the workers that would die with it."""
+        return self.drain(self._own(), Reason(ReasonCode.WORKER_STOPPED, "its server ended"))
 
-    def stop_drained(self) -> None:
-        """Stop draining workers that have nothing to do any more, or whose grace is over."""
+    def stop_own(self) -> None:
+        """At the end of this server: stop the workers that would die with it, whatever they run."""
+        self.drain_own()
+        query = sa.select(T.c.id).where(self._own(), T.c.state == "draining")
+        with self._db.read() as connection:
+            ids = list(connection.execute(query).scalars())
+        for worker_id in ids:
+            self._try_stop(worker_id)
+
+    def stop_drained(self, forgotten_after: float = 0.0) -> None:
+        """Stop draining workers that have nothing to do any more, or whose grace is over.
+
+        For ``forgotten_after`` seconds routers may still send calls, which the worker must live to refuse.
+        """
         for row in self.draining():
-            age = (micros() - row.updated_at) / 1_000_000
-            if age > self._options.stop_grace or self._is_idle(row):
-                self.stop(row.id, grace=0.0)
+            age = row.age / 1_000_000
+            if age > self._options.stop_grace or (age >= forgotten_after and self._is_idle(row)):
+                self._try_stop(row.id)
 
     def lost(self, worker_id: str) -> None:
         """A router found the worker gone: it takes no more calls."""
@@ -224,6 +237,7 @@ class Workers:
     def reap(self) -> None:
         """Repair both ways: rows without a worker, workers without a row, workers of dead servers."""
         self.forget_dead()
+        self._give_up_starts()
         for name, driver in self._orchestrators.items():
             try:
                 self._reconcile(name, driver)
@@ -255,6 +269,13 @@ class Workers:
             connection.execute(sa.update(T).where(died).values(values))
         self.drain(sa.and_(where, T.c.state == "starting"), reason)
 
+    def _give_up_starts(self) -> None:
+        # Every step of a start has its deadline, so that none lasts this long: its end was not recorded, as
+        # happens when the database does not answer.
+        limit = START_STEPS * self._options.start_deadline
+        where = sa.and_(T.c.state == "starting", T.c.updated_at < models.now() - int(limit * 1_000_000))
+        self.drain(where, Reason(ReasonCode.START_FAILED, f"it was not ready after {limit:g} s"))
+
     def purge(self, age: float) -> None:
         """Remove rows of workers that were deleted more than ``age`` seconds ago."""
         old = T.c.updated_at < models.now() - int(age * 1_000_000)
@@ -262,6 +283,9 @@ class Workers:
             connection.execute(sa.delete(T).where(T.c.state == "deleted", old))
 
     # -- inside ----------------------------------------------------------------------------------------
+
+    def _own(self) -> sa.ColumnElement[bool]:
+        return sa.and_(T.c.server_id == self._options.server_id, T.c.orchestrator.not_in(self._surviving()))
 
     def _mine(self) -> sa.ColumnElement[bool]:
         # Only the process that started it can stop a worker that dies with its server.
@@ -285,7 +309,14 @@ class Workers:
     def _bury(self, row: Any) -> None:
         LOG.warning("worker %s: is gone", row.id)
         self.lost(row.id)
-        self.stop(row.id, grace=0.0)
+        self._try_stop(row.id)
+
+    def _try_stop(self, worker_id: str) -> None:
+        """Stop a draining worker; the next round tries it again, and the other workers do not wait for it."""
+        try:
+            self.stop(worker_id, grace=0.0)
+        except errors.DriverError as error:
+            LOG.warning("worker %s: not stopped, to be tried again: %s", worker_id, error)
 
     def settle(self, worker_id: str, reason: Reason | None = None) -> None:
         """The worker exists no more: free its slot.  Idempotent."""

@@ -27,6 +27,13 @@ NAME = sa.String(255)
 MEDIUM_TEXT = sa.Text().with_variant(mysql.MEDIUMTEXT(), "mysql", "mariadb")
 LONG_BYTES = sa.LargeBinary().with_variant(mysql.LONGBLOB(), "mysql", "mariadb")
 TIME = sa.BigInteger
+# Text is compared byte by byte, as elsewhere, and holds all of Unicode, whatever the server's default.
+TEXT_OPTIONS: dict[str, Any] = {
+    "mysql_charset": "utf8mb4",
+    "mysql_collate": "utf8mb4_bin",
+    "mariadb_charset": "utf8mb4",
+    "mariadb_collate": "utf8mb4_bin",
+}
 
 
 class now(FunctionElement[int]):  # noqa: N801  named like SQL's own functions
@@ -49,7 +56,8 @@ def _now_postgresql(element: now, compiler: Any, **_: Any) -> str:
 @compiles(now, "mysql")
 @compiles(now, "mariadb")
 def _now_mysql(element: now, compiler: Any, **_: Any) -> str:
-    return "CAST(UNIX_TIMESTAMP(SYSDATE(6)) * 1000000 AS SIGNED)"
+    # Of UTC itself: what is computed from local time is an hour wrong when clocks are set back.
+    return "TIMESTAMPDIFF(MICROSECOND, '1970-01-01', UTC_TIMESTAMP(6))"
 
 
 installation = sa.Table(
@@ -57,6 +65,7 @@ installation = sa.Table(
     metadata,
     sa.Column("id", ID, primary_key=True, comment="owner label of everything this installation makes"),
     sa.Column("created_at", TIME, nullable=False),
+    **TEXT_OPTIONS,
 )
 
 servers = sa.Table(
@@ -66,6 +75,7 @@ servers = sa.Table(
     sa.Column("node", NAME, nullable=False, comment="the machine it runs on"),
     sa.Column("started_at", TIME, nullable=False),
     sa.Column("lease_expires_at", TIME, nullable=False, comment="later than that it counts as lost"),
+    **TEXT_OPTIONS,
 )
 
 runtimes = sa.Table(
@@ -86,6 +96,7 @@ runtimes = sa.Table(
     sa.Column("created_at", TIME, nullable=False),
     sa.Column("updated_at", TIME),
     sa.Index(None, "status"),
+    **TEXT_OPTIONS,
 )
 
 packages = sa.Table(
@@ -97,6 +108,7 @@ packages = sa.Table(
     sa.Column("size", sa.BigInteger, nullable=False),
     sa.Column("state", sa.String(16), nullable=False, comment="storing, stored, deleting"),
     sa.Column("touched_at", TIME, nullable=False, comment="when an upload last promised to refer to it"),
+    **TEXT_OPTIONS,
 )
 
 functions = sa.Table(
@@ -106,18 +118,19 @@ functions = sa.Table(
     sa.Column("name", NAME),
     sa.Column("description", NAME),
     sa.Column("runtime_id", ID, sa.ForeignKey("runtimes.id"), nullable=False, index=True),
-    sa.Column("code", sa.Text, nullable=False, comment="JSON, as answers show it"),
+    sa.Column("code", MEDIUM_TEXT, nullable=False, comment="JSON, as answers show it"),
     sa.Column("entry", sa.String(80)),
     sa.Column("cpu", sa.Integer, nullable=False),
     sa.Column("memory_size", sa.BigInteger, nullable=False),
     sa.Column("timeout", sa.Integer, nullable=False),
-    sa.Column("environment", sa.Text, nullable=False, comment="JSON object of strings"),
+    sa.Column("environment", MEDIUM_TEXT, nullable=False, comment="JSON object of strings"),
     sa.Column("count", sa.BigInteger, nullable=False),
     sa.Column("latest_version", sa.Integer, nullable=False),
     sa.Column("project_id", NAME, nullable=False),
     sa.Column("created_at", TIME, nullable=False),
     sa.Column("updated_at", TIME),
-    sa.Index(None, "project_id", "id"),
+    sa.Index(None, "project_id", "created_at", "id"),
+    **TEXT_OPTIONS,
 )
 
 revisions = sa.Table(
@@ -133,10 +146,11 @@ revisions = sa.Table(
     sa.Column("entry", sa.String(80), nullable=False),
     sa.Column("cpu", sa.Integer, nullable=False),
     sa.Column("memory_size", sa.BigInteger, nullable=False),
-    sa.Column("environment", sa.Text, nullable=False),
+    sa.Column("environment", MEDIUM_TEXT, nullable=False),
     sa.Column("created_at", TIME, nullable=False),
     sa.UniqueConstraint("function_id", "version", "current"),
     sa.Index(None, "digest"),
+    **TEXT_OPTIONS,
 )
 
 workers = sa.Table(
@@ -162,6 +176,7 @@ workers = sa.Table(
     sa.Column("used_at", TIME, nullable=False, comment="when a router last gave it a call"),
     sa.UniqueConstraint("revision_id", "slot"),
     sa.Index(None, "state", "used_at"),
+    **TEXT_OPTIONS,
 )
 
 executions = sa.Table(
@@ -188,6 +203,7 @@ executions = sa.Table(
     sa.Column("log", LONG_BYTES),
     sa.Index(None, "project_id", "created_at"),
     sa.Index(None, "function_id", "created_at"),
+    **TEXT_OPTIONS,
 )
 # PERF(unsettled): the queue is found by a partial index, so that the rows of finished executions, which are
 # nearly all, cost no index write for it.

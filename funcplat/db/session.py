@@ -70,8 +70,12 @@ class Database:
     # -- the schema ----------------------------------------------------------------------------------
 
     def upgrade(self) -> str:
-        """Bring the schema to this release's version, which is returned."""
-        alembic.command.upgrade(self._alembic(), "head")
+        """Bring the schema to this release's version, which is returned.  Of several at once, one does it.
+
+        Raises ConfigError where the database cannot be opened.
+        """
+        with _opened():
+            alembic.command.upgrade(self._alembic(), "head")
         return self.wanted_version()
 
     def check(self) -> str:
@@ -88,11 +92,8 @@ class Database:
         """The schema's version; None for an empty database.  Looking does not make a SQLite file."""
         if self.is_sqlite and self.url.database and not pathlib.Path(self.url.database).exists():
             return None
-        try:
-            with self.engine.connect() as connection:
-                return alembic.runtime.migration.MigrationContext.configure(connection).get_current_revision()
-        except sa.exc.OperationalError as error:
-            raise errors.ConfigError(f"the database cannot be opened: {error.orig}") from error
+        with _opened(), self.engine.connect() as connection:
+            return alembic.runtime.migration.MigrationContext.configure(connection).get_current_revision()
 
     def wanted_version(self) -> str:
         head = alembic.script.ScriptDirectory.from_config(self._alembic()).get_current_head()
@@ -122,6 +123,15 @@ def _translated() -> Iterator[None]:
     except (sa.exc.OperationalError, sa.exc.InterfaceError, sa.exc.TimeoutError) as error:
         cause = getattr(error, "orig", None) or error
         raise errors.DriverUnavailable(f"the database does not answer: {cause}") from error
+
+
+@contextlib.contextmanager
+def _opened() -> Iterator[None]:
+    """At start a database that does not answer, or is none, is a matter of configuration."""
+    try:
+        yield
+    except sa.exc.DBAPIError as error:
+        raise errors.ConfigError(f"the database cannot be opened: {error.orig}") from error
 
 
 def _create_engine(url: sa.URL, max_connections: int) -> sa.Engine:

@@ -27,6 +27,10 @@ FORGET_AFTER = 300.0
 """Seconds without a call after which a route is dropped from the table."""
 
 
+ROOM_PAUSE = 0.1
+"""Seconds after which calls that a cap keeps waiting try again to get a worker."""
+
+
 class NoWorker(errors.FuncplatError):
     """No worker could take the call."""
 
@@ -65,6 +69,7 @@ class Line:
         self.renewing: asyncio.Task[None] | None = None
         self.stations = Stations()
         self.starting = 0
+        self.full: errors.NoCapacity | None = None  # why the last start was refused, if by a cap
 
 
 class Router:
@@ -83,6 +88,7 @@ class Router:
         self._lines: dict[tuple[str, int], Line] = {}
         self._reading: dict[tuple[str, int], asyncio.Task[Line]] = {}
         self._loop = asyncio.get_running_loop()
+        self._ended: NoWorker | None = None
         self._starts: set[asyncio.Task[Worker]] = set()
         self._looking: set[asyncio.Task[None]] = set()
 
@@ -133,6 +139,13 @@ class Router:
         """Ids of the workers that got a call since this was last asked, or are running one."""
         return [worker_id for line in self._lines.values() for worker_id in line.stations.used()]
 
+    def end(self, worker_ids: list[str]) -> None:
+        """This server ends and drains these workers: calls that wait, or come now, get no other."""
+        self._ended = NoWorker(ReasonCode.WORKER_STOPPED, "the server ended before a worker was free")
+        self.drained(worker_ids)
+        for line in self._lines.values():
+            line.stations.fail_waiting(self._ended)
+
     async def close(self) -> None:
         # A start in its thread cannot be cancelled; its worker must be known before the end is declared.
         await asyncio.gather(*self._starts, *self._looking, return_exceptions=True)
@@ -143,6 +156,8 @@ class Router:
 
     async def place(self, line: Line) -> Station:
         """A worker with room for one call; give it back to ``line.stations``.  Raises NoWorker."""
+        if self._ended is not None:
+            raise self._ended
         station = line.stations.take()
         if station is not None:
             return station
@@ -166,17 +181,25 @@ class Router:
                 station = await future
             placed = True
         except TimeoutError as error:
-            raise NoWorker(
-                ReasonCode.QUEUE_TIMEOUT,
-                f"no worker became free within {self._options.queue_timeout:g} s ([scaling] queue_timeout)",
-            ) from error
+            raise self._late(line) from error
         finally:
             if timer is not None:
                 timer.cancel()
-            if not placed and not future.cancel() and not future.cancelled() and not future.exception():
-                # It got a place in the very moment in which it gave up.
-                line.stations.give_back(future.result())
+            if not placed:
+                self._give_up(line, future)
         return station
+
+    def _give_up(self, line: Line, future: asyncio.Future[Station]) -> None:
+        line.stations.leave(future)
+        if not future.cancel() and not future.cancelled() and not future.exception():
+            # It got a place in the very moment in which it gave up.
+            line.stations.give_back(future.result())
+
+    def _late(self, line: Line) -> NoWorker:
+        waited = f"no worker became free within {self._options.queue_timeout:g} s ([scaling] queue_timeout)"
+        if line.full is None or len(line.stations) > 0:
+            return NoWorker(ReasonCode.QUEUE_TIMEOUT, waited)
+        return NoWorker(ReasonCode.NO_CAPACITY, f"{waited}: {line.full.message}")
 
     # -- cold starts ----------------------------------------------------------------------------------------
 
@@ -202,6 +225,7 @@ class Router:
         if task.cancelled():
             return
         error = task.exception()
+        line.full = error if isinstance(error, errors.NoCapacity) else None
         if error is not None:
             self._start_failed(line, error)
         elif task.result().revision_id == line.route.revision_id:
@@ -222,8 +246,14 @@ class Router:
             # The function changed under the start, or another server started one: look again.
             self._watch(self._loop.create_task(self._look_again(line)))
         elif len(line.stations) == 0 and line.starting == 0:
-            code = ReasonCode.NO_CAPACITY if isinstance(error, errors.NoCapacity) else ReasonCode.START_FAILED
-            line.stations.fail_waiting(NoWorker(code, str(error)))
+            if line.full is None:
+                line.stations.fail_waiting(NoWorker(ReasonCode.START_FAILED, str(error)))
+            else:
+                self._loop.call_later(ROOM_PAUSE, self._grow_again, line)
+
+    def _grow_again(self, line: Line) -> None:
+        if self._ended is None and line.stations.waiting and len(line.stations) == 0:
+            self._grow(line)
 
     async def _look_again(self, line: Line) -> None:
         await self._renew(line)

@@ -104,10 +104,15 @@ class Stations:
         return None
 
     def wait(self) -> asyncio.Future[Station]:
-        """A place as soon as there is one; cancel the future to leave the line."""
+        """A place as soon as there is one; `leave` when it comes or is waited for no more."""
         future: asyncio.Future[Station] = asyncio.get_running_loop().create_future()
         self._waiting.append(future)
         return future
+
+    def leave(self, future: asyncio.Future[Station]) -> None:
+        """This future waits no more.  Idempotent."""
+        if future in self._waiting:
+            self._waiting.remove(future)
 
     def give_back(self, station: Station) -> None:
         """The call has ended; its place goes to the first who waits."""

@@ -26,6 +26,8 @@ class Host:
 
     ``confine`` is called in every new handler process before any code of the user: it drops privileges
     and sets rlimits and seccomp filters.  An exception of it ends the handler; no user code runs then.
+    A change of the user takes the dumpable flag away, without which a process does not own its /proc/self:
+    ``confine`` gives it back (`kernel.set_dumpable`).  Of prctl(2) only PR_SET_PDEATHSIG is asked after it.
     The counters are called rarely (a failed execution, or once in `pool.SAMPLE_SECONDS`) and must not block.
     """
 

@@ -24,9 +24,8 @@ class LoadError(Exception):
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Revision:
-    """One revision of one function, and the limits of its executions."""
+    """One revision of one function, and the limits of its executions.  Handlers get it: it has no secret."""
 
-    secret: bytes
     entry: str
     concurrency: int
     path: str | None  # directory of the unpacked package; None: the package follows
@@ -38,8 +37,11 @@ class Revision:
     function_version: int | None
 
 
-def parse_revision(line: bytes, concurrency: int) -> Revision:
-    """Parse the first line of /load; ``concurrency`` is for a line that has none.  Raises LoadError."""
+def parse_line(line: bytes, concurrency: int) -> tuple[bytes, Revision]:
+    """Parse the first line of /load: the secret, and the rest.
+
+    ``concurrency`` is for a line that has none.  Raises LoadError.
+    """
     try:
         fields = json.loads(line)
     except (ValueError, RecursionError) as error:
@@ -47,8 +49,8 @@ def parse_revision(line: bytes, concurrency: int) -> Revision:
     if not isinstance(fields, dict):
         raise LoadError("the first line is not a JSON object")
     labels = _field(fields, "labels", dict, lambda value: True, {})
-    return Revision(
-        secret=_field(fields, "secret", str, _is_header_value).encode("ascii"),
+    secret = _field(fields, "secret", str, _is_header_value).encode("ascii")
+    return secret, Revision(
         entry=_field(fields, "entry", str, lambda value: all(value.rpartition("."))),
         concurrency=_field(
             fields, "concurrency", int, lambda value: 1 <= value <= MAX_CONCURRENCY, concurrency

@@ -193,22 +193,22 @@ class Service:
     def _load(self, connection: connection.Connection, body: BinaryIO) -> None:
         self._loading = False
         try:
-            revision = self._take(body)
+            secret, revision = self._take(body)
         except load.LoadError as error:
             connection.answer(_unusable(str(error)))
             return
-        self._secret = revision.secret
+        self._secret = secret
         self._concurrency = revision.concurrency
         self._pool = pool.Pool(self._host, self._loop, revision)
         connection.trusted = True
         connection.answer(http.answer(200))
         self._pool.start()
 
-    def _take(self, body: BinaryIO) -> load.Revision:
+    def _take(self, body: BinaryIO) -> tuple[bytes, load.Revision]:
         line = body.readline(load.MAX_LINE + 1)
         if len(line) > load.MAX_LINE or not line.endswith(b"\n"):
             raise load.LoadError(f"the first line is longer than {load.MAX_LINE} bytes or has no end")
-        revision = load.parse_revision(line, self._host.concurrency)
+        secret, revision = load.parse_line(line, self._host.concurrency)
         rest = body.read(1)
         if revision.path is None:
             if not rest:
@@ -220,7 +220,7 @@ class Service:
             raise load.LoadError("there is a path and a package")
         elif not os.path.isdir(revision.path):  # noqa: PTH112
             raise load.LoadError(f"{revision.path!r} is not a directory of this worker")
-        return revision
+        return secret, revision
 
 
 def _unusable(message: str) -> bytes:

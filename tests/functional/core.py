@@ -72,39 +72,45 @@ class DatabaseTest(testtools.TestCase):
     """Tests with a database at the newest schema and without rows."""
 
     database: ClassVar[str] = "sqlite"  # or the name of a server
-    _url: ClassVar[str]
+    url: ClassVar[str]
+    _databases: ClassVar[list[session.Database]]
 
     @classmethod
     def setUpClass(cls) -> None:
         super().setUpClass()
+        cls.url = cls._make_database()
+        # Kept for the next test: what they have compiled and connected takes longer than most tests.
+        cls._databases = []
+        cls.addClassCleanup(lambda: [db.close() for db in cls._databases])
+
+    @classmethod
+    def _make_database(cls) -> str:
         if cls.database == "sqlite":
-            return
+            path = pathlib.Path(cls.enterClassContext(tempfile.TemporaryDirectory())) / "test.sqlite"
+            shutil.copy(_template(), path)
+            return session.sqlite_url(path)
         fixture = services.database(cls.database)
         fixture.setUp()
         cls.addClassCleanup(fixture.cleanUp)
-        cls._url = fixture.url
-        with contextlib.closing(session.Database(cls._url)) as db:
+        with contextlib.closing(session.Database(fixture.url)) as db:
             db.upgrade()
+        return fixture.url
 
     def setUp(self) -> None:
         super().setUp()
         self.home = pathlib.Path(self.enterContext(tempfile.TemporaryDirectory(prefix="core-")))
-        self.url = self._empty()
+        self._unopened = iter(self._databases[:])
         self.db = self.open_database()
-
-    def _empty(self) -> str:
-        if self.database == "sqlite":
-            path = self.home / "test.sqlite"
-            shutil.copy(_template(), path)
-            return session.sqlite_url(path)
-        with contextlib.closing(session.Database(self._url)) as db, db.write() as connection:
+        with self.db.write(durable=False) as connection:
             for table in reversed(models.metadata.sorted_tables):
                 connection.execute(sa.delete(table))
-        return self._url
 
     def open_database(self) -> session.Database:
-        db = session.Database(self.url)
-        self.addCleanup(db.close)
+        """The database once more, on connections of its own, as another process has them."""
+        db = next(self._unopened, None)
+        if db is None:
+            db = session.Database(self.url)
+            self._databases.append(db)
         return db
 
     def row(self, table: sa.Table, row_id: str) -> Any:

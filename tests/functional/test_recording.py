@@ -222,6 +222,16 @@ class RecordingTests(core.CoreTest):
             cursor.close()
         self.assertEqual([2, 1, 2], levels)
 
+    def test_a_connection_that_others_used_without_waiting_for_the_disk_waits_for_it_again(self) -> None:
+        if not self.db.is_sqlite:
+            self.skipTest("other databases make no difference")
+        with self.db.write(durable=False):
+            pass
+        self.write(self.ended(), durable=True)
+        cursor = self.writer._connection.cursor()
+        self.assertEqual(2, cursor.execute("PRAGMA synchronous").fetchone()[0])
+        cursor.close()
+
     def test_closing_twice_is_a_no_op(self) -> None:
         self.write(self.ended())
         self.writer.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import time
 import uuid
 from collections.abc import Iterator
 from typing import Any, ClassVar
@@ -101,6 +102,18 @@ class ScaleTests(WorkerTest):
         self.ready(0)
         self.assertEqual(1, self.output(self.execute(self.function)))
         self.assertEqual(set(), before & self.ready(1))
+
+    def test_a_detached_worker_lives_until_every_router_has_forgotten_it(self) -> None:
+        # Else a call that is on its way to it would be lost rather than refused and sent elsewhere.
+        self.execute(self.function)
+        (worker,) = self.ready(1)
+        self.platform.services.workers.detach(self.function["id"], 0)
+        end = time.monotonic() + 1.0
+        while time.monotonic() < end:
+            self.assertEqual("success", self.execute(self.function)["status"])
+            states = {each["id"]: each["state"] for each in self.workers()}
+            self.assertEqual("draining", states.get(worker))
+        until(lambda: worker not in [each["id"] for each in self.workers()], "it is gone")
 
     def test_what_does_not_exist_is_404(self) -> None:
         unknown = f"/v1/functions/{uuid.uuid4()}"

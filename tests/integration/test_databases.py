@@ -97,7 +97,6 @@ class SeparateProcessesTests(testtools.TestCase):
 
     def test_both_run_executions(self) -> None:
         self.serve("api")
-        self.serve("engine")
         platform.until(self.answers, "the API answers")
         runtime = self.post("/runtimes", json={"image": "python3"})
         self.becomes(f"/runtimes/{runtime['id']}", "available")
@@ -105,8 +104,11 @@ class SeparateProcessesTests(testtools.TestCase):
         function = self.post("/functions", data=form, files={"package": ("f.zip", platform.package())})
         body = {"function_id": function["id"], "input": '{"name": "both"}'}
 
-        synchronous = self.post("/executions", json={**body, "sync": True})
+        # Accepted while there is no engine, and run by the next one.
         asynchronous = self.post("/executions", json={**body, "sync": False})
+        synchronous = self.post("/executions", json={**body, "sync": True})
+        self.assertEqual("running", self.api.get(f"/executions/{asynchronous['id']}").json()["status"])
+        self.serve("engine")
 
         self.assertEqual("success", synchronous["status"], synchronous)
         ended = self.becomes(f"/executions/{asynchronous['id']}", "success")
@@ -114,17 +116,6 @@ class SeparateProcessesTests(testtools.TestCase):
         log = self.api.get(f"/executions/{asynchronous['id']}/log").text
         self.assertIn("greeting both", log)
         self.assertEqual(2, self.api.get(f"/functions/{function['id']}").json()["count"])
-
-    def test_what_the_api_accepted_while_there_was_no_engine_is_run_by_the_next(self) -> None:
-        self.serve("api")
-        platform.until(self.answers, "the API answers")
-        runtime = self.post("/runtimes", json={"image": "python3"})
-        self.becomes(f"/runtimes/{runtime['id']}", "available")
-        form = {"runtime_id": runtime["id"], "code": '{"source": "package"}'}
-        function = self.post("/functions", data=form, files={"package": ("f.zip", platform.package())})
-        queued = self.post("/executions", json={"function_id": function["id"], "sync": False})
-        self.serve("engine")
-        self.becomes(f"/executions/{queued['id']}", "success")
 
 
 class SeparateProcessesOnMariaDBTests(SeparateProcessesTests):

@@ -1,5 +1,7 @@
 """The first tables"""
 
+from typing import Any
+
 import sqlalchemy as sa
 from alembic import op
 from sqlalchemy.dialects import mysql
@@ -8,6 +10,14 @@ revision = "0001"
 down_revision = None
 branch_labels = None
 depends_on = None
+
+MEDIUM_TEXT = sa.Text().with_variant(mysql.MEDIUMTEXT(), "mysql", "mariadb")
+TEXT_OPTIONS: dict[str, Any] = {
+    "mysql_charset": "utf8mb4",
+    "mysql_collate": "utf8mb4_bin",
+    "mariadb_charset": "utf8mb4",
+    "mariadb_collate": "utf8mb4_bin",
+}
 
 
 def upgrade() -> None:
@@ -23,12 +33,12 @@ def upgrade() -> None:
         sa.Column("sync", sa.Boolean(), nullable=False),
         sa.Column(
             "input",
-            sa.Text().with_variant(mysql.MEDIUMTEXT(), "mariadb").with_variant(mysql.MEDIUMTEXT(), "mysql"),
+            MEDIUM_TEXT,
             nullable=True,
         ),
         sa.Column(
             "result",
-            sa.Text().with_variant(mysql.MEDIUMTEXT(), "mariadb").with_variant(mysql.MEDIUMTEXT(), "mysql"),
+            MEDIUM_TEXT,
             nullable=True,
         ),
         sa.Column("reason_code", sa.String(length=32), nullable=True),
@@ -47,6 +57,7 @@ def upgrade() -> None:
             nullable=True,
         ),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_executions")),
+        **TEXT_OPTIONS,
     )
     with op.batch_alter_table("executions", schema=None) as batch_op:
         batch_op.create_index(
@@ -73,6 +84,7 @@ def upgrade() -> None:
         ),
         sa.Column("created_at", sa.BigInteger(), nullable=False),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_installation")),
+        **TEXT_OPTIONS,
     )
     op.create_table(
         "packages",
@@ -88,6 +100,7 @@ def upgrade() -> None:
             comment="when an upload last promised to refer to it",
         ),
         sa.PrimaryKeyConstraint("digest", "store", name=op.f("pk_packages")),
+        **TEXT_OPTIONS,
     )
     op.create_table(
         "runtimes",
@@ -108,6 +121,7 @@ def upgrade() -> None:
         sa.Column("created_at", sa.BigInteger(), nullable=False),
         sa.Column("updated_at", sa.BigInteger(), nullable=True),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_runtimes")),
+        **TEXT_OPTIONS,
     )
     with op.batch_alter_table("runtimes", schema=None) as batch_op:
         batch_op.create_index(batch_op.f("ix_runtimes_status"), ["status"], unique=False)
@@ -123,6 +137,7 @@ def upgrade() -> None:
             "lease_expires_at", sa.BigInteger(), nullable=False, comment="later than that it counts as lost"
         ),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_servers")),
+        **TEXT_OPTIONS,
     )
     op.create_table(
         "workers",
@@ -151,6 +166,7 @@ def upgrade() -> None:
         sa.Column("used_at", sa.BigInteger(), nullable=False, comment="when a router last gave it a call"),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_workers")),
         sa.UniqueConstraint("revision_id", "slot", name=op.f("uq_workers_revision_id_slot")),
+        **TEXT_OPTIONS,
     )
     with op.batch_alter_table("workers", schema=None) as batch_op:
         batch_op.create_index(batch_op.f("ix_workers_function_id"), ["function_id"], unique=False)
@@ -162,12 +178,12 @@ def upgrade() -> None:
         sa.Column("name", sa.String(length=255), nullable=True),
         sa.Column("description", sa.String(length=255), nullable=True),
         sa.Column("runtime_id", sa.String(length=36), nullable=False),
-        sa.Column("code", sa.Text(), nullable=False, comment="JSON, as answers show it"),
+        sa.Column("code", MEDIUM_TEXT, nullable=False, comment="JSON, as answers show it"),
         sa.Column("entry", sa.String(length=80), nullable=True),
         sa.Column("cpu", sa.Integer(), nullable=False),
         sa.Column("memory_size", sa.BigInteger(), nullable=False),
         sa.Column("timeout", sa.Integer(), nullable=False),
-        sa.Column("environment", sa.Text(), nullable=False, comment="JSON object of strings"),
+        sa.Column("environment", MEDIUM_TEXT, nullable=False, comment="JSON object of strings"),
         sa.Column("count", sa.BigInteger(), nullable=False),
         sa.Column("latest_version", sa.Integer(), nullable=False),
         sa.Column("project_id", sa.String(length=255), nullable=False),
@@ -175,9 +191,14 @@ def upgrade() -> None:
         sa.Column("updated_at", sa.BigInteger(), nullable=True),
         sa.ForeignKeyConstraint(["runtime_id"], ["runtimes.id"], name=op.f("fk_functions_runtime_id")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_functions")),
+        **TEXT_OPTIONS,
     )
     with op.batch_alter_table("functions", schema=None) as batch_op:
-        batch_op.create_index(batch_op.f("ix_functions_project_id_id"), ["project_id", "id"], unique=False)
+        batch_op.create_index(
+            batch_op.f("ix_functions_project_id_created_at_id"),
+            ["project_id", "created_at", "id"],
+            unique=False,
+        )
         batch_op.create_index(batch_op.f("ix_functions_runtime_id"), ["runtime_id"], unique=False)
 
     op.create_table(
@@ -192,7 +213,7 @@ def upgrade() -> None:
         sa.Column("entry", sa.String(length=80), nullable=False),
         sa.Column("cpu", sa.Integer(), nullable=False),
         sa.Column("memory_size", sa.BigInteger(), nullable=False),
-        sa.Column("environment", sa.Text(), nullable=False),
+        sa.Column("environment", MEDIUM_TEXT, nullable=False),
         sa.Column("created_at", sa.BigInteger(), nullable=False),
         sa.ForeignKeyConstraint(
             ["function_id"], ["functions.id"], name=op.f("fk_revisions_function_id"), ondelete="CASCADE"
@@ -201,6 +222,7 @@ def upgrade() -> None:
         sa.UniqueConstraint(
             "function_id", "version", "current", name=op.f("uq_revisions_function_id_version_current")
         ),
+        **TEXT_OPTIONS,
     )
     with op.batch_alter_table("revisions", schema=None) as batch_op:
         batch_op.create_index(batch_op.f("ix_revisions_digest"), ["digest"], unique=False)
@@ -214,7 +236,7 @@ def downgrade() -> None:
     op.drop_table("revisions")
     with op.batch_alter_table("functions", schema=None) as batch_op:
         batch_op.drop_index(batch_op.f("ix_functions_runtime_id"))
-        batch_op.drop_index(batch_op.f("ix_functions_project_id_id"))
+        batch_op.drop_index(batch_op.f("ix_functions_project_id_created_at_id"))
 
     op.drop_table("functions")
     with op.batch_alter_table("workers", schema=None) as batch_op:
