@@ -201,7 +201,7 @@ class Mortal(fakes.FakeOrchestrator):
 @functools.cache
 def _engine() -> fakes.FakeEngine:
     """The engine of this process's tests, each of which is an installation of its own in it."""
-    directory = pathlib.Path(tempfile.mkdtemp(prefix="fake-", dir="/tmp"))
+    directory = pathlib.Path(tempfile.mkdtemp(prefix="core-engine-", dir="/tmp"))
     engine = fakes.FakeEngine(directory)
     atexit.register(shutil.rmtree, directory, ignore_errors=True)
     atexit.register(engine.close)

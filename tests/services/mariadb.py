@@ -34,6 +34,8 @@ class MariaDB(base.Service):
     def start(self, directory: pathlib.Path, running: Mapping[str, base.Settings]) -> base.Settings:
         data, port = base.data_directory(directory).resolve(), processes.free_port()
         common = ["--no-defaults", f"--datadir={data}", *INNODB]
+        # At its start a server removes the temporary tables of its directory: in /tmp those of others too.
+        common.append(f"--tmpdir={directory}")
         common += ["--user=root"] if os.geteuid() == 0 else []  # it refuses root unless told
         install = [base.program("mariadb-install-db"), *common, "--skip-test-db"]
         install += ["--auth-root-authentication-method=normal"]
