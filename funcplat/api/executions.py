@@ -11,7 +11,7 @@ import falcon
 import falcon.asgi
 
 from funcplat import errors
-from funcplat.api import queries, schemas
+from funcplat.api import queries, schemas, views
 from funcplat.api.middleware import Request, identity
 from funcplat.api.resource import Desk, Resource, check_uuid, respond, respond_list
 from funcplat.auth.base import Identity
@@ -39,7 +39,7 @@ class Executions(Resource):
         self.policy.check("execution:list", identity(req))
         listing = self.listing(req, core.FILTERS, "execution:list:all_projects")
         rows = await self.run(self.services.executions.list, identity(req), listing)
-        respond_list(req, resp, "executions", [schemas.execution(row) for row in rows], listing)
+        respond_list(req, resp, "executions", [views.execution(row) for row in rows], listing)
 
     async def on_post(self, req: Request, resp: falcon.asgi.Response) -> None:
         """Calls a function: with ``sync`` the answer holds the result, else it comes at once."""
@@ -53,7 +53,7 @@ class Executions(Resource):
         else:
             await self.invocation.calls.accept(record)
             self.desk.queued()
-        respond(resp, schemas.execution(record), 201)
+        respond(resp, views.execution(record), 201)
 
     async def _line(self, caller: Identity, body: schemas.CreateExecution) -> Line:
         if body.function_alias is not None:
@@ -98,7 +98,7 @@ class Execution(Resource):
         """Shows an execution."""
         self.policy.check("execution:get", identity(req))
         execution = await self.run(self.services.executions.get, identity(req), check_uuid(execution_id))
-        respond(resp, schemas.execution(execution))
+        respond(resp, views.execution(execution))
 
     async def on_delete(self, req: Request, resp: falcon.asgi.Response, execution_id: str) -> None:
         """Deletes an execution; one that runs goes on, and its result is dropped."""

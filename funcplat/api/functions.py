@@ -10,7 +10,7 @@ import falcon
 import falcon.asgi
 
 from funcplat import errors
-from funcplat.api import forms, queries, schemas
+from funcplat.api import forms, queries, schemas, views
 from funcplat.api.middleware import Request, identity
 from funcplat.api.resource import Resource, check_uuid, is_uuid, respond, respond_list
 from funcplat.core import functions as core
@@ -24,7 +24,7 @@ class Functions(Resource):
         self.policy.check("function:list", identity(req))
         listing = self.listing(req, ("name",), "function:list:all_projects")
         rows = await self.run(self.services.functions.list, identity(req), listing)
-        respond_list(req, resp, "functions", schemas.functions(rows), listing)
+        respond_list(req, resp, "functions", views.functions(rows), listing)
 
     async def on_post(self, req: Request, resp: falcon.asgi.Response) -> None:
         """Makes a function of a package."""
@@ -37,7 +37,7 @@ class Functions(Resource):
                 raise errors.InvalidRequest('"code" must be specified, such as {"source": "package"}.')
             new = core.NewFunction(**_values(fields))
             function = await self.run(self.services.functions.create, identity(req), new, upload.package)
-        respond(resp, schemas.function(function), 201)
+        respond(resp, views.function(function), 201)
 
 
 class Function(Resource):
@@ -51,7 +51,7 @@ class Function(Resource):
             await self._download(req, resp, _known(function_id))
             return
         function = await self.run(self.services.functions.get, identity(req), _known(function_id))
-        respond(resp, schemas.function(function))
+        respond(resp, views.function(function))
 
     async def on_put(self, req: Request, resp: falcon.asgi.Response, function_id: str) -> None:
         """Changes a function; new code is called from the answer on."""
@@ -70,7 +70,7 @@ class Function(Resource):
             )
         self.invocation.router.changed(function_id)
         self.desk.changed()
-        respond(resp, schemas.function(function))
+        respond(resp, views.function(function))
 
     async def on_delete(self, req: Request, resp: falcon.asgi.Response, function_id: str) -> None:
         """Deletes a function, its workers and its package; its executions stay."""
@@ -108,7 +108,7 @@ class FunctionWorkers(Resource):
             raise errors.InvalidRequest(f'Unknown argument: "{name[:64]}"')
         version = queries.integer("function_version", query.get("function_version", "0"))
         rows = await self.run(self.services.workers.of, identity(req), check_uuid(function_id), version)
-        respond(resp, {"workers": [schemas.worker(row) for row in rows]})
+        respond(resp, {"workers": [views.worker(row) for row in rows]})
 
 
 class ScaleUp(Resource):

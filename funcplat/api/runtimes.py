@@ -5,7 +5,7 @@ from __future__ import annotations
 import falcon.asgi
 
 from funcplat import errors
-from funcplat.api import schemas
+from funcplat.api import schemas, views
 from funcplat.api.middleware import Request, identity
 from funcplat.api.resource import Resource, check_uuid, respond, respond_list
 from funcplat.core.runtimes import NewRuntime
@@ -19,7 +19,7 @@ class Runtimes(Resource):
         self.policy.check("runtime:list", identity(req))
         listing = self.listing(req, ("name",), None)
         rows = await self.run(self.services.runtimes.list, identity(req), listing)
-        respond_list(req, resp, "runtimes", [schemas.runtime(row) for row in rows], listing)
+        respond_list(req, resp, "runtimes", [views.runtime(row) for row in rows], listing)
 
     async def on_post(self, req: Request, resp: falcon.asgi.Response) -> None:
         """Makes a runtime, which is ``creating`` until its driver has looked at the image."""
@@ -37,7 +37,7 @@ class Runtimes(Resource):
         )
         runtime = await self.run(self.services.runtimes.create, identity(req), new)
         self.desk.changed()
-        respond(resp, schemas.runtime(runtime), 201)
+        respond(resp, views.runtime(runtime), 201)
 
 
 class Runtime(Resource):
@@ -47,7 +47,7 @@ class Runtime(Resource):
         """Shows a runtime."""
         self.policy.check("runtime:get", identity(req))
         runtime = await self.run(self.services.runtimes.get, identity(req), check_uuid(runtime_id))
-        respond(resp, schemas.runtime(runtime))
+        respond(resp, views.runtime(runtime))
 
     async def on_put(self, req: Request, resp: falcon.asgi.Response, runtime_id: str) -> None:
         """Changes name, description or image; with a new image it is ``upgrading`` for a while."""
@@ -62,7 +62,7 @@ class Runtime(Resource):
             self.services.runtimes.update, identity(req), check_uuid(runtime_id), changes
         )
         self.desk.changed()
-        respond(resp, schemas.runtime(runtime))
+        respond(resp, views.runtime(runtime))
 
     async def on_delete(self, req: Request, resp: falcon.asgi.Response, runtime_id: str) -> None:
         """Deletes a runtime that no function refers to."""
@@ -79,4 +79,4 @@ class RuntimePool(Resource):
         """Shows how many workers the runtime has, and how many are without a function."""
         self.policy.check("runtime:pool", identity(req))
         pool = await self.run(self.services.runtimes.pool, identity(req), check_uuid(runtime_id))
-        respond(resp, schemas.pool(pool))
+        respond(resp, views.pool(pool))

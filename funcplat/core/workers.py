@@ -123,8 +123,10 @@ class Workers:
         """Drain ``count`` workers of the current revision, the least recently used first; one stays."""
         with self._db.read() as connection:
             revision = functions.current_revision(connection, function_id, version)
-            query = sa.select(T.c.id).where(T.c.revision_id == revision.id, T.c.state == "ready")
-            ids = list(connection.execute(query.order_by(T.c.used_at, T.c.id)).scalars())
+            # Those that start are listed, so they count; they go first, for nobody uses them yet.
+            live = sa.and_(T.c.revision_id == revision.id, T.c.state.in_(("starting", "ready")))
+            order = (T.c.state == "ready", T.c.used_at, T.c.id)
+            ids = list(connection.execute(sa.select(T.c.id).where(live).order_by(*order)).scalars())
         surplus = ids[: min(count, max(0, len(ids) - 1))]
         return self.drain(T.c.id.in_(surplus), Reason(ReasonCode.SCALED_DOWN, "scaled down by an operator"))
 

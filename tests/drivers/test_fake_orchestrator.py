@@ -21,7 +21,9 @@ class FakeOrchestratorTest(orchestrator.OrchestratorDriverTests, testtools.TestC
     image = "funcplat/python3"
 
     def setUp(self) -> None:
-        self.engine = fakes.FakeEngine(pathlib.Path(tempfile.mkdtemp(prefix="fake-")))
+        directory = tempfile.TemporaryDirectory(prefix="fake-")
+        self.addCleanup(directory.cleanup)
+        self.engine = fakes.FakeEngine(pathlib.Path(directory.name))
         self.addCleanup(self.engine.close)
         super().setUp()
 

@@ -93,6 +93,14 @@ class ScaleTests(WorkerTest):
         self.assertEqual(last, self.ready(1))
         self.assertEqual(1, self.output(self.execute(self.function)))
 
+    def test_workers_that_are_listed_but_still_start_are_scaled_down_too(self) -> None:
+        self.execute(self.function)
+        self.ok(202, self.scale("up", {"count": 3}))
+        until(lambda: len(self.workers()) == 4, "four workers are listed")
+        self.ok(202, self.scale("down", {"count": 9}))
+        self.assertEqual(1, len(self.ready(1)))
+        self.assertEqual(1, self.output(self.execute(self.function)))
+
     def test_detaching_stops_all_workers_and_the_next_call_gets_a_new_one(self) -> None:
         self.ok(202, self.scale("up", {"count": 2}))
         before = self.ready(2)

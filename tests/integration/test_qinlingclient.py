@@ -17,6 +17,7 @@ import zipfile
 from typing import Any
 
 import testtools
+from testtools import content
 
 from tests.functional.platform import HELLO, IMAGE, package, token_of, until
 from tests.integration.server import Server
@@ -35,7 +36,7 @@ def until(condition):
         if condition():
             return
         time.sleep(0.03)
-    raise SystemExit("not in time")
+    raise AssertionError("not in time")
 
 def fails(kind, call, *args, **more):
     try:
@@ -105,6 +106,19 @@ with open(PACKAGE, "rb") as file:
 image = {"source": "image", "image": "x"}
 assert "not enabled" in fails(e.HTTPBadRequest, qinling.functions.create, image)
 """
+# PERF: the program ``openstack``, whose imports take two seconds, imported once for all commands of a test.
+SHELL = """
+import io, json, sys
+from openstackclient import shell
+lines, answers = sys.stdin, sys.stdout
+for line in lines:
+    sys.stdin, sys.stdout, sys.stderr = io.StringIO(), io.StringIO(), io.StringIO()
+    try:
+        code = shell.main(json.loads(line))
+    except SystemExit as leaving:
+        code = leaving.code
+    print(json.dumps([code, sys.stdout.getvalue(), sys.stderr.getvalue()]), file=answers, flush=True)
+"""
 CLEAN_UP = """
 qinling.functions.delete(function.id)
 assert qinling.functions.list() == []
@@ -122,6 +136,7 @@ class ClientTest(testtools.TestCase):
             self.skipTest(f"{VARIABLE} names no virtual environment with python-qinlingclient")
         self.venv = pathlib.Path(directory)
         self.server = self.useFixture(Server(auth=self.auth))
+        self.addOnException(lambda _: self.addDetail("server", content.text_content(self.server.tail())))
         self.package = self.server.home / "f.zip"
         self.package.write_bytes(package(HELLO))
 
@@ -202,10 +217,26 @@ class TokenTests(ClientTest):
 
 
 class CommandTests(ClientTest):
-    def openstack(self, *words: str) -> subprocess.CompletedProcess[str]:
-        return self.run_program(
-            self.venv / "bin" / "openstack", *words, OS_AUTH_TYPE="none", OS_ENDPOINT=self.server.endpoint
+    def setUp(self) -> None:
+        super().setUp()
+        clean = {name: value for name, value in os.environ.items() if not name.startswith("OS_")}
+        self.shell = subprocess.Popen(
+            [self.venv / "bin" / "python", "-c", SHELL],
+            env={**clean, "OS_AUTH_TYPE": "none", "OS_ENDPOINT": self.server.endpoint},
+            cwd=self.server.home,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
         )
+        self.addCleanup(self.shell.communicate)
+
+    def openstack(self, *words: str) -> subprocess.CompletedProcess[str]:
+        """Run a command of ``openstack``."""
+        assert self.shell.stdin is not None and self.shell.stdout is not None
+        self.shell.stdin.write(json.dumps(words) + "\n")
+        self.shell.stdin.flush()
+        code, out, err = json.loads(self.shell.stdout.readline())
+        return subprocess.CompletedProcess(words, code, out, err)
 
     def succeed(self, *words: str) -> str:
         done = self.openstack(*words)
