@@ -300,7 +300,7 @@ def links():
     for name, target in {
         "up": "../" * 20 + "root",
         "init": "/proc/1/root",
-        "self": "/proc/self/root/root",
+        "self": "/proc/self/root" + os.sep + "root",
     }.items():
         os.symlink(target, f"/tmp/{name}")
     results = {name: outcome(os.listdir, f"/tmp/{name}/.ssh") for name in ("up", "init", "self")}
