@@ -225,10 +225,11 @@ SCALING_OPTS: list[cfg.Opt] = [
     ),
     cfg.FloatOpt(
         "patience",
-        default=0.01,
+        default=0.05,
         min=0.0,
-        help="Seconds that a call waits for a busy worker before another one is started for it: about "
-        "what a cold start costs, so that short functions do not grow workers that cannot help.",
+        help="Seconds that the last in line may expect to wait, as fast as the line moves, before another "
+        "worker is started: more than a cold start costs, so that short functions do not grow workers that "
+        "cannot help. A line that does not move for 10 ms grows one at once.",
     ),
     cfg.IntOpt("max_workers_per_function", default=20, min=1, help="Most workers of one function."),
     cfg.IntOpt(

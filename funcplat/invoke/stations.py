@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import collections
+import dataclasses
 
 from funcplat.core.workers import Worker
 from funcplat.invoke import client
@@ -42,6 +43,14 @@ class Station:
         self.connections.clear()
 
 
+@dataclasses.dataclass(frozen=True, slots=True, eq=False)
+class Waiter:
+    """A call in the line."""
+
+    place: asyncio.Future[Station]
+    since: float  # the loop's time
+
+
 class Stations:
     """All workers of one revision that this router may call.
 
@@ -52,7 +61,8 @@ class Stations:
     def __init__(self) -> None:
         self._all: dict[str, Station] = {}
         self._free: list[Station] = []
-        self._waiting: collections.deque[asyncio.Future[Station]] = collections.deque()
+        self._waiting: collections.deque[Waiter] = collections.deque()
+        self.given_back = 0  # places that came free, ever: how fast the line moves
 
     def __len__(self) -> int:
         return len(self._all)
@@ -103,20 +113,35 @@ class Stations:
             return station
         return None
 
-    def wait(self) -> asyncio.Future[Station]:
-        """A place as soon as there is one; `leave` when it comes or is waited for no more."""
-        future: asyncio.Future[Station] = asyncio.get_running_loop().create_future()
-        self._waiting.append(future)
-        return future
+    def wait(self) -> Waiter:
+        """A place as soon as there is one; `leave` the line to give up."""
+        loop = asyncio.get_running_loop()
+        waiter = Waiter(loop.create_future(), loop.time())
+        self._waiting.append(waiter)
+        return waiter
 
-    def leave(self, future: asyncio.Future[Station]) -> None:
-        """This future waits no more.  Idempotent."""
-        if future in self._waiting:
-            self._waiting.remove(future)
+    def leave(self, waiter: Waiter) -> None:
+        """Give up; a place that came in this very moment goes to the next."""
+        if waiter in self._waiting:
+            self._waiting.remove(waiter)
+        future = waiter.place
+        if not future.cancel() and not future.cancelled() and not future.exception():
+            self.give_back(future.result())
+
+    def expire(self, waiter: Waiter, error: BaseException) -> None:
+        """Take the call out of the line and tell it why."""
+        self._waiting.remove(waiter)
+        if not waiter.place.done():
+            waiter.place.set_exception(error)
+
+    def oldest(self) -> Waiter | None:
+        """Who waits longest."""
+        return self._waiting[0] if self._waiting else None
 
     def give_back(self, station: Station) -> None:
         """The call has ended; its place goes to the first who waits."""
         station.in_flight -= 1
+        self.given_back += 1
         self._offer(station)
 
     def refuse(self, station: Station, pause: float) -> None:
@@ -128,9 +153,9 @@ class Stations:
     def fail_waiting(self, error: BaseException) -> None:
         """There will be no place: tell everybody who waits."""
         while self._waiting:
-            future = self._waiting.popleft()
-            if not future.done():
-                future.set_exception(error)
+            place = self._waiting.popleft().place
+            if not place.done():
+                place.set_exception(error)
 
     def move_waiting(self, other: Stations) -> None:
         """The revision was superseded: who waits here waits there."""
@@ -145,10 +170,10 @@ class Stations:
 
     def _offer(self, station: Station) -> None:
         while self._waiting and station.has_room():
-            future = self._waiting.popleft()
-            if not future.done():
+            place = self._waiting.popleft().place
+            if not place.done():
                 station.in_flight += 1
                 station.used = True
-                future.set_result(station)
+                place.set_result(station)
         if station.has_room() and station not in self._free:
             self._free.append(station)

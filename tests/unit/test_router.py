@@ -132,6 +132,21 @@ class RouterTests(testtools.TestCase):
 
         asyncio.run(scenario())
 
+    def test_a_line_that_moves_fast_enough_grows_no_worker(self):
+        async def scenario():
+            self.backend.concurrency = 1
+            routes = self.router(patience=0.5)
+            line = await routes.line("f", 0)
+            station = await routes.place(line)
+            calls = [asyncio.ensure_future(routes.place(line)) for _ in range(9)]
+            for call in calls:
+                await asyncio.sleep(0.005)  # a call of 5 ms
+                line.stations.give_back(station)
+                self.assertIs(station, await asyncio.wait_for(call, 5))
+            self.assertEqual(1, len(self.backend.started))
+
+        asyncio.run(scenario())
+
     def test_a_full_queue_refuses_at_once(self):
         async def scenario():
             self.gate = asyncio.Event()

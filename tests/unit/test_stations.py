@@ -55,7 +55,7 @@ class StationsTests(testtools.TestCase):
             only = station("a", 1)
             stations.add(only)
             stations.take()
-            first, second = stations.wait(), stations.wait()
+            first, second = stations.wait().place, stations.wait().place
             stations.give_back(only)
             self.assertTrue(first.done())
             self.assertFalse(second.done())
@@ -66,7 +66,7 @@ class StationsTests(testtools.TestCase):
     def test_a_new_worker_serves_as_many_as_it_has_places(self):
         async def scenario():
             stations = Stations()
-            waiting = [stations.wait() for _ in range(3)]
+            waiting = [stations.wait().place for _ in range(3)]
             stations.add(station("a", 2))
             self.assertEqual([True, True, False], [future.done() for future in waiting])
             self.assertEqual(1, stations.waiting)
@@ -77,10 +77,10 @@ class StationsTests(testtools.TestCase):
         async def scenario():
             stations = Stations()
             gone, stays = stations.wait(), stations.wait()
-            gone.cancel()
+            stations.leave(gone)
             only = station("a", 1)
             stations.add(only)
-            self.assertIs(only, stays.result())
+            self.assertIs(only, stays.place.result())
             self.assertEqual(1, only.in_flight)
 
         self.run_async(scenario())
@@ -114,14 +114,14 @@ class StationsTests(testtools.TestCase):
             stations.refuse(taken, 0.01)
             stations.give_back(taken)
             self.assertIsNone(stations.take())
-            self.assertIs(only, await asyncio.wait_for(stations.wait(), 5))
+            self.assertIs(only, await asyncio.wait_for(stations.wait().place, 5))
 
         self.run_async(scenario())
 
     def test_everybody_who_waits_is_told_when_there_will_be_no_place(self):
         async def scenario():
             stations = Stations()
-            waiting = [stations.wait() for _ in range(2)]
+            waiting = [stations.wait().place for _ in range(2)]
             stations.fail_waiting(RuntimeError("none"))
             for future in waiting:
                 self.assertIsInstance(future.exception(), RuntimeError)
@@ -131,7 +131,7 @@ class StationsTests(testtools.TestCase):
     def test_who_waits_for_an_old_revision_moves_to_the_new_one(self):
         async def scenario():
             old, new = Stations(), Stations()
-            waiting = old.wait()
+            waiting = old.wait().place
             new.add(station("b", 1))
             old.move_waiting(new)
             self.assertEqual("b", waiting.result().worker.id)
