@@ -14,7 +14,7 @@ from tests.functional import core
 LONG = "x" * 2**20
 
 
-class RecordingTests(core.CoreTest):
+class RecordingCase(core.CoreTest):
     def setUp(self) -> None:
         super().setUp()
         self.writer = self.recording()
@@ -45,6 +45,8 @@ class RecordingTests(core.CoreTest):
 
     # -- values ------------------------------------------------------------------------------------------
 
+
+class RecordingTests(RecordingCase):
     def test_every_field_is_kept(self) -> None:
         record = self.ended(
             description="why", input="{}", result="1", reason_code="log_truncated", reason_message="m",
@@ -198,22 +200,14 @@ class RecordingTests(core.CoreTest):
         self.write(record)
         self.assertRaises(errors.DriverError, self.write, self.ended(id=record.id))
 
-    def test_a_connection_that_the_server_closed_is_replaced(self) -> None:
-        if self.db.is_sqlite:
-            self.skipTest("there is no server")
+    def test_closing_twice_is_a_no_op(self) -> None:
         self.write(self.ended())
-        self.break_connections()
-        record = self.ended()
-        self.write(record)
-        self.assertIsNotNone(self.execution(record.id))
+        self.writer.close()
+        self.writer.close()
 
-    def break_connections(self) -> None:
-        """End every connection of the writer, as a restart of the server or a night without calls does."""
-        self.writer._connection.driver_connection.close()
 
+class SQLiteDurabilityTests(RecordingCase):
     def test_a_durable_batch_waits_for_the_disk_and_another_does_not(self) -> None:
-        if not self.db.is_sqlite:
-            self.skipTest("other databases make no difference")
         levels = []
         for durable in (True, False, True):
             self.write(self.ended(), durable=durable)
@@ -223,8 +217,6 @@ class RecordingTests(core.CoreTest):
         self.assertEqual([2, 1, 2], levels)
 
     def test_a_connection_that_others_used_without_waiting_for_the_disk_waits_for_it_again(self) -> None:
-        if not self.db.is_sqlite:
-            self.skipTest("other databases make no difference")
         with self.db.write(durable=False):
             pass
         self.write(self.ended(), durable=True)
@@ -232,7 +224,17 @@ class RecordingTests(core.CoreTest):
         self.assertEqual(2, cursor.execute("PRAGMA synchronous").fetchone()[0])
         cursor.close()
 
-    def test_closing_twice_is_a_no_op(self) -> None:
+
+class OfAServer:
+    """For databases that close connections; `tests.integration.test_databases` runs it."""
+
+    def test_a_connection_that_the_server_closed_is_replaced(self) -> None:
         self.write(self.ended())
-        self.writer.close()
-        self.writer.close()
+        self.break_connections()
+        record = self.ended()
+        self.write(record)
+        self.assertIsNotNone(self.execution(record.id))
+
+    def break_connections(self) -> None:
+        """End every connection of the writer, as a restart of the server or a night without calls does."""
+        self.writer._connection.driver_connection.close()

@@ -166,7 +166,7 @@ class PostgreSQLServers(test_core_executions.ServersTests):
     database = "postgresql"
 
 
-class PostgreSQLRecording(test_recording.RecordingTests):
+class PostgreSQLRecording(test_recording.OfAServer, test_recording.RecordingTests):
     database = "postgresql"
 
 
@@ -214,5 +214,5 @@ class MariaDBServers(test_core_executions.ServersTests):
     database = "mariadb"
 
 
-class MariaDBRecording(test_recording.RecordingTests):
+class MariaDBRecording(test_recording.OfAServer, test_recording.RecordingTests):
     database = "mariadb"
