@@ -257,6 +257,7 @@ class Router:
             self._grow(line)
 
     async def _look_again(self, line: Line) -> None:
+        await asyncio.sleep(WATCH)  # what is in the way may stay there for a while
         await self._renew(line)
         if line.stations.waiting and len(line.stations) == 0:
             self._grow(line)

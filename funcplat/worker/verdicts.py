@@ -72,12 +72,12 @@ def died(death: Death) -> Outcome:
         return too_many_processes(f"The function's process ended {when} ({_how(death)}).")
     if death.signal:
         return Outcome.failed(
-            f"The function's process was {_how(death)}.",
+            RESOURCES_TEXT,  # what the old wire says of every process that ended; the reason tells the truth
             "function_crashed",
             f"The function's process was {_how(death)} {when}.",
         )
     return Outcome.failed(
-        f"The function ended its process with exit code {death.exit_code}.",
+        RESOURCES_TEXT,
         "function_exited",
         f"The function ended its process {when} with exit code {death.exit_code} instead of returning.",
     )

@@ -13,6 +13,7 @@ import zipfile
 import testtools
 from testtools import matchers
 
+from funcplat.worker import verdicts
 from tests.integration import worker_harness
 
 HELLO = """
@@ -324,7 +325,8 @@ class FailureTest(worker_harness.WorkerTestCase):
     def test_sys_exit_ends_the_process_with_its_code(self) -> None:
         client = self.loaded("import sys\ndef main(code): print('bye', end=''); sys.exit(code)")
         execution = client.invoke({"code": 3})
-        self.assert_failed(execution, "function_exited", "The function ended its process with exit code 3.")
+        self.assert_failed(execution, "function_exited", verdicts.RESOURCES_TEXT)
+        self.assertIn("exit code 3", execution.message)
         self.assertEqual(b"bye", execution.log)
         self.assertEqual(b"bye" + b"text\n", client.invoke({"code": "text"}).log)
         self.assertIn("exit code 0", client.invoke({"code": None}).message)
@@ -332,7 +334,8 @@ class FailureTest(worker_harness.WorkerTestCase):
     def test_os_exit_ends_the_process_with_its_code(self) -> None:
         client = self.loaded("import os\ndef main(): print('bye'); os._exit(7)")
         execution = client.invoke()
-        self.assert_failed(execution, "function_exited", "The function ended its process with exit code 7.")
+        self.assert_failed(execution, "function_exited", verdicts.RESOURCES_TEXT)
+        self.assertIn("exit code 7", execution.message)
         self.assertEqual(b"bye\n", execution.log)
 
     def test_an_exit_during_the_import_says_so(self) -> None:
@@ -344,7 +347,7 @@ class FailureTest(worker_harness.WorkerTestCase):
         client = self.loaded("import ctypes\ndef main(): print('x'); ctypes.string_at(0)")
         execution = client.invoke()
         self.assert_failed(execution, "function_crashed")
-        self.assertIn("signal 11 (SIGSEGV)", execution.output)
+        self.assertIn("signal 11 (SIGSEGV)", execution.message)
         self.assertEqual(b"x\n", execution.log)
         self.assert_failed(client.invoke(), "function_crashed")
 

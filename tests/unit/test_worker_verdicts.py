@@ -39,7 +39,8 @@ class DeathTest(testtools.TestCase):
 
     def test_an_exit(self) -> None:
         outcome = self.assert_reason("function_exited", verdicts.Death(exit_code=3), "exit code 3", "during")
-        self.assertEqual("The function ended its process with exit code 3.", json.loads(outcome.result))
+        self.assertEqual(verdicts.RESOURCES_TEXT, json.loads(outcome.result))
+        self.assertIn("exit code 3", outcome.message)
 
     def test_an_exit_while_importing(self) -> None:
         self.assert_reason("function_exited", verdicts.Death(importing=True), "while its module was imported")
