@@ -292,6 +292,7 @@ class _Backend:
         self.read = routes.read
         self.start = starts.start
         self.make_room = workers.make_room
+        self.prepare = starts.prepare
 
 
 # -- checking ------------------------------------------------------------------------------------------------

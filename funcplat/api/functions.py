@@ -37,6 +37,7 @@ class Functions(Resource):
                 raise errors.InvalidRequest('"code" must be specified, such as {"source": "package"}.')
             new = core.NewFunction(**_values(fields))
             function = await self.run(self.services.functions.create, identity(req), new, upload.package)
+        self.invocation.router.prepare(function.id)
         respond(resp, views.function(function), 201)
 
 
@@ -69,6 +70,7 @@ class Function(Resource):
                 upload.package,
             )
         self.invocation.router.changed(function_id)
+        self.invocation.router.prepare(function_id)
         self.desk.changed()
         respond(resp, views.function(function))
 

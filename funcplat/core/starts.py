@@ -76,6 +76,14 @@ class Starts:
         LOG.info("worker %s: ready for function %s", worker.id, row["function_id"])
         return worker
 
+    def prepare(self, revision_id: str) -> None:
+        """Do beforehand what the first start of a revision would wait for on this machine."""
+        with self._db.read() as connection:
+            revision = _startable(connection, revision_id)
+        driver = self._orchestrators.get(revision.orchestrator)
+        if driver is not None and Capability.CODE_PATH in driver.capabilities:
+            self._store.unpacked(revision.store, revision.digest)
+
     def check_room(self, revision_id: str, count: int) -> None:
         """Raise Conflict where the caps leave no room for ``count`` more workers of this revision."""
         with self._db.read() as connection:

@@ -61,6 +61,8 @@ class Backend(Protocol):
 
     def make_room(self, function_id: str) -> bool: ...
 
+    def prepare(self, revision_id: str) -> None: ...
+
 
 class Line:
     """One function's version: its route, its workers, the starts under way."""
@@ -139,6 +141,14 @@ class Router:
         line = await self.line(function_id, version)
         for _ in range(count):
             self._launch(line)
+
+    def prepare(self, function_id: str) -> None:
+        """A function was made or changed here: be ready for its first call."""
+        self._watch(self._loop.create_task(self._prepare(function_id)))
+
+    async def _prepare(self, function_id: str) -> None:
+        line = await self.line(function_id, 0)
+        await self._run(self._backend.prepare, line.route.revision_id)
 
     def used(self) -> list[str]:
         """Ids of the workers that got a call since this was last asked, or are running one."""
@@ -271,7 +281,7 @@ class Router:
     def _watched(self, task: asyncio.Task[None]) -> None:
         self._looking.discard(task)
         if not task.cancelled() and (error := task.exception()) and not isinstance(error, errors.NotFound):
-            LOG.warning("a route could not be renewed: %s", error)
+            LOG.warning("a route could not be renewed or prepared: %s", error)
 
     # -- reading -----------------------------------------------------------------------------------------
 

@@ -20,6 +20,7 @@ class PlayedBackend:
     def __init__(self, concurrency=3):
         self.reads = 0
         self.started = []
+        self.prepared = []
         self.concurrency = concurrency
         self.start_error = None
         self.room = False
@@ -42,6 +43,9 @@ class PlayedBackend:
     def worker(self, revision_id="r1"):
         name = f"w{next(self.numbers)}"
         return Worker(name, revision_id, Handle(name, Address(socket="/nowhere")), "s", self.concurrency)
+
+    def prepare(self, revision_id):
+        self.prepared.append(revision_id)
 
     def make_room(self, function_id):
         self.start_error = None if self.room else self.start_error
@@ -278,6 +282,17 @@ class RouterTests(testtools.TestCase):
 
     def gone(self, function_id, version):
         raise errors.NotFound
+
+    def test_a_prepared_function_has_its_route_and_its_code(self):
+        async def scenario():
+            routes = self.router()
+            routes.prepare("f")
+            await routes.close()
+            self.assertEqual(["r1"], self.backend.prepared)
+            await routes.line("f", 0)
+            self.assertEqual(1, self.backend.reads)
+
+        asyncio.run(scenario())
 
     def test_prewarm_starts_as_many_as_it_is_told(self):
         async def scenario():
