@@ -98,7 +98,9 @@ class DatabaseTest(testtools.TestCase):
 
     def setUp(self) -> None:
         super().setUp()
-        self.home = pathlib.Path(self.enterContext(tempfile.TemporaryDirectory(prefix="core-")))
+        # A worker of the fake engine may write its module's cache there until the engine has ended it.
+        directory = tempfile.TemporaryDirectory(prefix="core-", ignore_cleanup_errors=True)
+        self.home = pathlib.Path(self.enterContext(directory))
         self._unopened = iter(self._databases[:])
         self.db = self.open_database()
         with self.db.write(durable=False) as connection:
