@@ -11,6 +11,7 @@ import contextlib
 import dataclasses
 import logging
 import operator
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -59,11 +60,13 @@ class _Statement:
 
 
 class Recording:
-    """Writes batches on a connection of its own.  Belongs to one thread."""
+    """Writes batches on a connection of its own, one after the other.  Thread-safe."""
 
     def __init__(self, db: Database) -> None:
         self._db = db
         self._connection: Any = None
+        # Two threads on one sqlite3 connection that checks for none end the process.
+        self._turn = threading.Lock()
         self._durable: bool | None = None
         dialect = db.engine.dialect
         insert = _Statement.of(sa.insert(T), dialect, _ROW)
@@ -89,12 +92,13 @@ class Recording:
 
         Raises DriverUnavailable where the database does not answer, DriverError where it refuses.
         """
-        try:
-            self._write(batch, durable)
-        except _NotCommitted:
-            for attempt in self._retried.copy():
-                with attempt:
-                    self._write(batch, durable)
+        with self._turn:
+            try:
+                self._write(batch, durable)
+            except _NotCommitted:
+                for attempt in self._retried.copy():
+                    with attempt:
+                        self._write(batch, durable)
         for record in batch:
             record.inserted = record.counted = True
 
@@ -109,9 +113,10 @@ class Recording:
                 cursor.executemany(sql, [order(pair) for pair in sorted(counts.items())])
 
     def close(self) -> None:
-        if self._connection is not None:
-            self._connection.close()
-            self._connection = None
+        with self._turn:
+            if self._connection is not None:
+                self._connection.close()
+                self._connection = None
 
     def _insert_rows(self, cursor: Any, records: list[Record]) -> None:
         if not self._db.is_sqlite:
