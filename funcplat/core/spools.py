@@ -25,7 +25,6 @@ class Spooled:
     size: int  # bytes
     sha256: str  # in hex
     md5: str  # in hex; for clients that compare it, never trusted
-    store: str = ""  # name of the storage driver that keeps it, once one does
 
 
 class Spool:

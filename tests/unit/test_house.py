@@ -17,7 +17,7 @@ DOCS = ROOT / "docs"
 LONGEST_MODULE = 400
 METHODS = "GET|POST|PUT|PATCH|DELETE|HEAD"
 # what a machine of a developer has and a user's has not; spelled so that this file does not match
-FOREIGN_PATHS = re.compile(r"/(?:home|Users)/[a-z]\w*/\w|/root/[.\w]|/work/(?:main|shared)|[.]pyenv/versions")
+FOREIGN_PATHS = re.compile(r"/(?:home|Users)/[a-z]\w*/\w|/root/[.\w]|[.]pyenv/versions")
 # /home and /Users of examples in the documents
 EXAMPLE_USERS = re.compile(r"/(?:home|Users)/(?:user|you|ann|bob|funcplat)/")
 
