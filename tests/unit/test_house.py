@@ -130,6 +130,6 @@ class TestTheseRules(testtools.TestCase):
         self.assertEqual(expected, documented_routes(text))
 
     def test_foreign_paths_are_found(self) -> None:
-        for path in ("home/jo/x", "Users/Jo/x".lower().replace("users", "Users"), "root/.cache", "work/main"):
+        for path in ("home/jo/x", "Users/Jo/x".lower().replace("users", "Users"), "root/.cache"):
             self.assertIsNotNone(FOREIGN_PATHS.search(f"/{path}"), path)
         self.assertIsNone(FOREIGN_PATHS.search("see /home and root/"))
