@@ -23,7 +23,7 @@ from funcplat.core.executions import Record
 from funcplat.errors import Reason, ReasonCode
 from funcplat.invoke import client
 from funcplat.invoke.recorder import Recorder
-from funcplat.invoke.router import Line, NoWorker, Router
+from funcplat.invoke.router import USABLE, Line, NoWorker, Router
 from funcplat.invoke.stations import Station
 
 LOG = logging.getLogger(__name__)
@@ -189,7 +189,7 @@ class Calls:
 
     async def _attempt(self, line: Line, running: _Running) -> bool:
         """Run the execution on one worker; False: it refused.  Raises NotReached."""
-        if line.route.runtime_status not in ("available", "upgrading"):
+        if line.route.runtime_status not in USABLE:
             message = f"Runtime {line.route.runtime_id} is not available."
             raise NoWorker(ReasonCode.RUNTIME_NOT_AVAILABLE, message)
         station = await self._router.place(line)

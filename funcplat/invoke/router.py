@@ -30,6 +30,8 @@ FORGET_AFTER = 300.0
 
 WATCH = 0.01
 """Seconds between looks at a line in which calls wait."""
+USABLE = ("available", "upgrading")
+"""States of a runtime in which a call may wait for a worker."""
 ROOM_PAUSE = 0.1
 """Seconds after which calls that a cap keeps waiting try again to get a worker."""
 
@@ -328,6 +330,9 @@ class Router:
                 line.stations.remove(worker_id)
         for worker in route.workers:
             line.stations.add(Station(worker, route.timeout, began))
+        if route.runtime_status not in USABLE:
+            message = f"Runtime {route.runtime_id} is not available."
+            line.stations.fail_waiting(NoWorker(ReasonCode.RUNTIME_NOT_AVAILABLE, message))
         if line.stations.waiting and len(line.stations) == 0:
             self._grow(line)
 

@@ -263,6 +263,20 @@ class RouterTests(testtools.TestCase):
 
         asyncio.run(scenario())
 
+    def test_a_runtime_that_is_lost_ends_the_calls_that_wait(self):
+        async def scenario():
+            self.backend.start_error = errors.RuntimeNotAvailable("it is not available")
+            routes = self.router()
+            line = await routes.line("f", 0)
+            waiting = asyncio.ensure_future(self.refused(routes, line))
+            await asyncio.sleep(0)
+            self.backend.route = dataclasses.replace(self.backend.route, runtime_status="error")
+            error = await asyncio.wait_for(waiting, 5)
+            self.assertEqual(ReasonCode.RUNTIME_NOT_AVAILABLE, error.reason.code)
+            await routes.close()
+
+        asyncio.run(scenario())
+
     def test_a_deleted_function_ends_the_calls_that_wait(self):
         async def scenario():
             self.backend.concurrency = 1
