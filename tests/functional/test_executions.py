@@ -131,8 +131,8 @@ class CallTests(ApiTest):
         with rows.write() as connection:
             connection.exec_driver_sql("UPDATE runtimes SET status = 'error' WHERE id = ?", (runtime,))
         body = {"function_id": function["id"]}
-        # What is changed behind the server's back is known to it within a second; a call that it lets in until
-        # then ends with the reason.
+        # What is changed behind the server's back is known to it within a second; a call that it lets in
+        # until then ends with the reason.
         until(
             lambda: self.api.post("/v1/executions", body).status_code == 409, "the runtime's state is known"
         )
