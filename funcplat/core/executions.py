@@ -13,7 +13,6 @@ import json
 import logging
 import random
 import time
-from collections.abc import Mapping
 from typing import Any
 
 import sqlalchemy as sa
@@ -211,8 +210,3 @@ def _visible(connection: sa.Connection, identity: Identity, execution_id: str) -
     if row is None:
         raise errors.NotFound(f"Execution not found [id={execution_id[:64]}]")
     return Execution(*row)
-
-
-def parse_filters(query: Mapping[str, str]) -> dict[str, str]:
-    """The filters among a list's query parameters."""
-    return {key: value for key, value in query.items() if key in FILTERS}

@@ -110,12 +110,11 @@ class Calls:
         except client.NotReached:
             return None
         try:
-            live = await client.live_log(connection, station.worker.secret, execution_id, offset)
+            return await client.live_log(connection, station.worker.secret, execution_id, offset)
         except errors.WorkerError:
             return None
         finally:
             connection.close()
-        return None if live is None else live.log
 
     async def close(self) -> None:
         """Wait for what is left to do, for a moment; then another server must settle it."""

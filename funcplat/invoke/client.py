@@ -45,13 +45,6 @@ class Answer:
     log_dropped: int  # bytes
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Live:
-    """What a running execution has written so far, from an offset on."""
-
-    log: bytes
-
-
 class Connection(asyncio.Protocol):
     """One kept connection; one request at a time.
 
@@ -169,13 +162,13 @@ def invoke_head(secret: str, timeout: int) -> bytes:
     return f"POST /invoke HTTP/1.1\r\nx-secret: {secret}\r\nx-timeout: {timeout}\r\nx-execution: ".encode()
 
 
-async def live_log(connection: Connection, secret: str, execution_id: str, offset: int) -> Live | None:
+async def live_log(connection: Connection, secret: str, execution_id: str, offset: int) -> bytes | None:
     """What a running execution wrote; None where it does not run there."""
     path = f"/log?execution={execution_id}&offset={offset}"
     status, _, body = await connection.request(
         f"GET {path} HTTP/1.1\r\nx-secret: {secret}\r\ncontent-length: 0\r\n\r\n".encode()
     )
-    return Live(body) if status == 200 else None
+    return body if status == 200 else None
 
 
 def _answer(headers: Mapping[bytes, bytes], content: bytes) -> Answer:

@@ -77,6 +77,7 @@ class Line:
         self.stations = Stations()
         self.starting = 0
         self.watch: asyncio.TimerHandle | None = None  # runs while calls wait
+        self.grow_after = 0.0  # the loop's time before which a busy line does not ask for a worker again
         self.moved = 0  # places that had come free when it last ran
         self.full: errors.NoCapacity | None = None  # why the last start was refused, if by a cap
 
@@ -207,8 +208,8 @@ class Router:
         if oldest is None:
             return
         moved, line.moved = line.stations.given_back - line.moved, line.stations.given_back
-        expected = line.stations.waiting * WATCH / moved if moved else math.inf
-        if now - oldest.since >= WATCH and expected > self._options.patience:
+        expected = line.stations.waiting * WATCH / moved if moved > 0 else math.inf
+        if now - oldest.since >= WATCH and expected > self._options.patience and now >= line.grow_after:
             self._grow(line)
         line.watch = self._loop.call_later(WATCH, self._look_at, line)
 
@@ -240,6 +241,8 @@ class Router:
         error = task.exception()
         line.full = error if isinstance(error, errors.NoCapacity) else None
         if error is not None:
+            # What refused a worker now (a cap, an engine) is not asked again at every look.
+            line.grow_after = self._loop.time() + ROOM_PAUSE
             self._start_failed(line, error)
         elif task.result().revision_id == line.route.revision_id:
             line.stations.add(Station(task.result(), line.route.timeout, self._loop.time()))

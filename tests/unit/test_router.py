@@ -221,6 +221,27 @@ class RouterTests(testtools.TestCase):
 
         asyncio.run(scenario())
 
+    def test_a_cap_is_not_asked_at_every_look(self):
+        async def scenario():
+            self.backend.concurrency = 1
+            routes = self.router(patience=0.0)
+            line = await routes.line("f", 0)
+            first = await routes.place(line)
+            asked = []
+
+            def refuse(revision_id):
+                asked.append(revision_id)
+                raise errors.NoCapacity("the cap is reached")
+
+            self.backend.start = refuse
+            second = asyncio.ensure_future(routes.place(line))
+            await asyncio.sleep(5 * router.WATCH)
+            line.stations.give_back(first)
+            await second
+            self.assertEqual(1, len(asked))
+
+        asyncio.run(scenario())
+
     def test_at_the_cap_of_the_node_another_function_gives_way(self):
         async def scenario():
             error = errors.NoCapacity("the cap is reached")
