@@ -28,6 +28,8 @@ LOG = logging.getLogger(__name__)
 T = models.executions
 FILTERS = ("function_id", "status", "description")
 UNFINISHED = ("queued", "running")
+# The condition of the partial index, word for word: SQLite uses the index for nothing else.
+_UNSETTLED = T.c.status.in_([sa.literal_column(f"'{status}'") for status in UNFINISHED])
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -88,7 +90,12 @@ class Executions:
 
     def claim(self, limit: int) -> list[Record]:
         """Take up to ``limit`` queued executions, the oldest first; they are this server's now."""
-        query = sa.select(T).where(T.c.status == "queued").order_by(T.c.created_at, T.c.id).limit(limit)
+        query = (
+            sa.select(T)
+            .where(_UNSETTLED, T.c.status == "queued")
+            .order_by(T.c.created_at, T.c.id)
+            .limit(limit)
+        )
         with self._db.read() as connection:
             if connection.execute(query.with_only_columns(T.c.id).limit(1)).first() is None:
                 return []
@@ -133,7 +140,9 @@ class Executions:
 
     def release(self) -> int:
         """At the end of this server: queue again what it claimed and did not finish; returns how many."""
-        where = sa.and_(T.c.server_id == self._server_id, T.c.status == "running", T.c.sync.is_(False))
+        where = sa.and_(
+            _UNSETTLED, T.c.status == "running", T.c.server_id == self._server_id, T.c.sync.is_(False)
+        )
         with self._db.write() as connection:
             released = sa.update(T).where(where).values(status="queued", server_id=None)
             return int(connection.execute(released).rowcount)
@@ -145,7 +154,7 @@ class Executions:
         server = models.servers
         alive = sa.select(server.c.id).where(server.c.lease_expires_at >= models.now())
         query = sa.select(T.c.id, T.c.sync, T.c.attempt, T.c.server_id).where(
-            T.c.status == "running", T.c.server_id.not_in(alive)
+            _UNSETTLED, T.c.status == "running", T.c.server_id.not_in(alive)
         )
         with self._db.read() as connection:
             rows = list(connection.execute(query))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import sqlalchemy as sa
+from testtools import matchers
 
 from funcplat import errors
 from funcplat.core import servers
@@ -43,6 +44,28 @@ class QueueTests(core.CoreTest):
 
     def test_nothing_is_claimed_of_an_empty_queue(self) -> None:
         self.assertEqual([], self.core.executions.claim(10))
+
+    def test_looking_for_work_reads_no_finished_execution(self) -> None:
+        if not self.db.is_sqlite:
+            return  # how the others plan depends on what they have counted
+        plans: list[str] = []
+
+        def explain(_1: Any, cursor: Any, statement: str, parameters: Any, *_more: Any) -> None:
+            if "executions" in statement:
+                plans.extend(
+                    row[3] for row in cursor.connection.execute(f"EXPLAIN QUERY PLAN {statement}", parameters)
+                )
+
+        self.queue()
+        sa.event.listen(sa.Engine, "before_cursor_execute", explain)
+        self.addCleanup(sa.event.remove, sa.Engine, "before_cursor_execute", explain)
+        self.core.executions.claim(10)
+        self.core.executions.settle_lost()
+        self.core.executions.release()
+        self.assertThat(
+            plans, matchers.Contains("SEARCH executions USING INDEX ix_executions_unsettled (status=?)")
+        )
+        self.assertEqual([], [plan for plan in plans if plan.startswith("SCAN executions")])
 
     def test_what_is_claimed_is_not_claimed_again(self) -> None:
         self.queue()
