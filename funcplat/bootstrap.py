@@ -11,6 +11,7 @@ import contextlib
 import dataclasses
 import datetime
 import fcntl
+import functools
 import ipaddress
 import logging
 import os
@@ -35,6 +36,7 @@ from funcplat.core.starts import Starts
 from funcplat.core.workers import WorkerOptions, Workers
 from funcplat.db import session
 from funcplat.drivers.base import Context, Feature
+from funcplat.invoke import client
 from funcplat.invoke.calls import Calls
 from funcplat.invoke.recorder import Recorder
 from funcplat.invoke.router import Router, RouterOptions
@@ -119,7 +121,8 @@ async def invocation(built: Services) -> AsyncIterator[Invocation]:
     conf = built.conf
     run = threads(conf.api.threads, "core")
     recording = Recording(built.db)
-    recorder = Recorder(recording.write)
+    at_once = Recording(built.db, waits=False) if built.db.is_sqlite else None
+    recorder = Recorder(recording.write, functools.partial(at_once.write, durable=False) if at_once else None)
     router = Router(
         _Backend(built.routes, built.starts, built.workers),
         # Cold starts wait for engines and imports; lists and uploads must not wait for them.
@@ -129,6 +132,7 @@ async def invocation(built: Services) -> AsyncIterator[Invocation]:
             conf.scaling.patience,
             conf.scaling.queue_limit,
             conf.scaling.queue_timeout,
+            conf.resource_limits.max_result + conf.resource_limits.max_log + client.MAX_EXPLANATION,
         ),
     )
 
@@ -143,6 +147,8 @@ async def invocation(built: Services) -> AsyncIterator[Invocation]:
         await calls.close()
         await recorder.close()
         recording.close()
+        if at_once is not None:
+            at_once.close()
         await built.auth.close()
 
 

@@ -34,6 +34,10 @@ ATTEMPTS = 3
 _FINISH = ("status", "result", "reason_code", "reason_message", "worker_id", "updated_at", "log")
 
 
+class Busy(errors.DriverUnavailable):
+    """Another transaction writes just now; nothing of the batch was written."""
+
+
 class _NotCommitted(errors.DriverUnavailable):
     """The database does not answer; the batch can be written again, since its commit was not begun."""
 
@@ -62,8 +66,10 @@ class _Statement:
 class Recording:
     """Writes batches on a connection of its own, one after the other.  Thread-safe."""
 
-    def __init__(self, db: Database) -> None:
+    def __init__(self, db: Database, waits: bool = True) -> None:
+        """Not ``waits``, for SQLite only: neither for other transactions nor for the disk; Busy instead."""
         self._db = db
+        self._waits = waits
         self._connection: Any = None
         # Two threads on one sqlite3 connection that checks for none end the process.
         self._turn = threading.Lock()
@@ -90,7 +96,8 @@ class Recording:
     def write(self, batch: Sequence[Record], durable: bool) -> None:
         """Write a batch in one transaction: new rows, ends of older rows, counts.
 
-        Raises DriverUnavailable where the database does not answer, DriverError where it refuses.
+        Raises DriverUnavailable where the database does not answer (Busy if this one does not wait),
+        DriverError where it refuses.
         """
         with self._turn:
             try:
@@ -150,7 +157,9 @@ class Recording:
             self._connection.commit()
             done = True
         except (dbapi.OperationalError, dbapi.InterfaceError, sa.exc.TimeoutError) as error:
-            kind = errors.DriverUnavailable if committing or self._db.is_sqlite else _NotCommitted
+            kind = errors.DriverUnavailable
+            if not committing and not (self._db.is_sqlite and self._waits):
+                kind = _NotCommitted if self._waits else Busy
             raise kind(f"the database did not take a batch of records: {error}") from error
         except (dbapi.Error, ValueError, OverflowError) as error:
             # Not only the database refuses values: text that is not Unicode does not get that far.
@@ -161,7 +170,7 @@ class Recording:
 
     def _begin(self, durable: bool) -> Any:
         if self._connection is None:
-            self._connection = self._db.engine.raw_connection()
+            self._connection = self._connect()
             self._durable = None  # whoever had it before may have left it either way
         cursor = self._connection.cursor()
         if self._db.is_sqlite:
@@ -170,6 +179,17 @@ class Recording:
                 self._durable = durable
             cursor.execute("BEGIN IMMEDIATE")
         return cursor
+
+    def _connect(self) -> Any:
+        connection = self._db.engine.raw_connection()
+        if not self._waits:
+            connection.detach()  # nobody else shall get it with these settings
+            cursor = connection.cursor()
+            cursor.execute("PRAGMA busy_timeout = 0")
+            # Moving the log into the file waits for the disk: those connections do it that may wait.
+            cursor.execute("PRAGMA wal_autocheckpoint = 0")
+            cursor.close()
+        return connection
 
     def _discard(self) -> None:
         connection, self._connection = self._connection, None

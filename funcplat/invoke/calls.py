@@ -127,7 +127,7 @@ class Calls:
 
     async def _write(self, record: Record, durable: bool) -> None:
         try:
-            await self._recorder.write(record, durable)
+            await self._recorder.write(record, durable, len(self._running))
         except errors.DriverUnavailable:
             if record.inserted:
                 # A row says that it runs, and this server lives: nobody else would ever end it.
@@ -304,13 +304,18 @@ def _conclude(record: Record, answer: client.Answer) -> None:
         record.status, result = "failed", json.dumps(result)
     record.result = f'{{"output": {result}, "duration": {answer.duration}}}'
     record.log = answer.log or None
-    record.reason_code, record.reason_message = answer.reason, answer.message
+    known = answer.reason is None or answer.reason in _CODES  # else the function made it up
+    record.reason_code = answer.reason if known else ReasonCode.FUNCTION_RAISED
+    record.reason_message = answer.message
     if answer.log_dropped:
         note = f"{answer.log_dropped} bytes of output were dropped ([resource_limits] max_log)"
         if answer.reason in (None, ReasonCode.LOG_TRUNCATED):
             record.reason_code, record.reason_message = ReasonCode.LOG_TRUNCATED, note
         else:
             record.reason_message = f"{answer.message}; {note}"
+
+
+_CODES = frozenset(ReasonCode)
 
 
 def _is_json(result: bytes) -> bool:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import functools
+import time
 import urllib.parse
 from collections.abc import Mapping
 from typing import cast
@@ -12,6 +14,10 @@ from funcplat import errors
 from funcplat.drivers.base import Address
 
 MAX_HEAD = 8192
+MAX_EXPLANATION = 64 * 1024
+"""Bytes of a failure's result at most, also where results of successes must be smaller."""
+MAX_ANSWER = 64 * 1024 * 1024
+"""Bytes of an answer's body at most, where nothing else is said."""
 CONNECT_DEADLINE = 5.0
 """Seconds; a worker that runs accepts at once."""
 
@@ -52,15 +58,17 @@ class Connection(asyncio.Protocol):
     # costs 60 to 300, and this is on the path of every call.
     """
 
-    __slots__ = ("_buffer", "_head", "_need", "_transport", "_waiter", "closed")
+    __slots__ = ("_buffer", "_head", "_max_answer", "_need", "_transport", "_waiter", "closed", "known")
 
-    def __init__(self) -> None:
+    def __init__(self, max_answer: int = MAX_ANSWER) -> None:
+        self._max_answer = max_answer
         self._transport: asyncio.Transport | None = None
         self._waiter: asyncio.Future[tuple[int, dict[bytes, bytes], bytes]] | None = None
         self._buffer = b""
         self._head: tuple[int, dict[bytes, bytes]] | None = None
         self._need = 0
         self.closed = False
+        self.known = False  # the worker needs the secret no more
 
     async def request(self, data: bytes) -> tuple[int, dict[bytes, bytes], bytes]:
         """Send one request and return status, headers and body.
@@ -93,6 +101,10 @@ class Connection(asyncio.Protocol):
             self._waiter.set_exception(errors.WorkerError("the worker closed the connection"))
 
     def data_received(self, data: bytes) -> None:
+        if self._waiter is None or self._waiter.done():
+            # Nobody asked. It must not be taken for the answer to the next request.
+            self.close()
+            return
         self._buffer = self._buffer + data if self._buffer else data
         if self._head is None and not self._parse_head():
             return
@@ -113,18 +125,21 @@ class Connection(asyncio.Protocol):
         except (ValueError, KeyError):
             self._fail("an answer that is not of the protocol")
             return False
+        if not 0 <= self._need <= self._max_answer:
+            self._fail(f"an answer of {self._need} bytes")
+            return False
         self._buffer = self._buffer[end + 4 :]
         return True
 
     def _finish(self) -> None:
         assert self._head is not None
-        if len(self._buffer) > self._need or self._waiter is None:
+        assert self._waiter is not None
+        if len(self._buffer) > self._need:
             self._fail("more than it was asked for")
             return
         body, self._buffer = self._buffer, b""
         (status, headers), self._head = self._head, None
-        if not self._waiter.done():
-            self._waiter.set_result((status, headers, body))
+        self._waiter.set_result((status, headers, body))
 
     def _fail(self, what: str) -> None:
         self.close()
@@ -132,34 +147,47 @@ class Connection(asyncio.Protocol):
             self._waiter.set_exception(errors.WorkerError(f"the worker sent {what}"))
 
 
-async def connect(address: Address) -> Connection:
-    """Raises NotReached."""
+async def connect(address: Address, max_answer: int = MAX_ANSWER) -> Connection:
+    """``max_answer`` in bytes.  Raises NotReached."""
     loop = asyncio.get_running_loop()
+    protocol = functools.partial(Connection, max_answer)
     try:
         async with asyncio.timeout(CONNECT_DEADLINE):
             if address.socket is not None:
-                return (await loop.create_unix_connection(Connection, address.socket))[1]
+                return (await loop.create_unix_connection(protocol, address.socket))[1]
             assert address.host is not None and address.port is not None
-            return (await loop.create_connection(Connection, address.host, address.port))[1]
+            return (await loop.create_connection(protocol, address.host, address.port))[1]
     except (OSError, TimeoutError) as error:
         raise NotReached(f"the worker cannot be reached: {error}") from error
 
 
-async def invoke(connection: Connection, head: bytes, execution_id: str, body: bytes) -> Answer:
-    """Make one call.  ``head`` is `invoke_head`'s.  Raises Refused, NotReached or WorkerError."""
+@dataclasses.dataclass(frozen=True, slots=True)
+class Head:
+    """The constant start of the requests to one worker."""
+
+    full: bytes
+    known: bytes  # on a connection that the worker knows
+
+    @classmethod
+    def of(cls, secret: str, timeout: int) -> Head:
+        """``timeout`` in seconds."""
+        first, rest = "POST /invoke HTTP/1.1\r\n", f"x-timeout: {timeout}\r\nx-execution: "
+        return cls(f"{first}x-secret: {secret}\r\n{rest}".encode(), f"{first}{rest}".encode())
+
+
+async def invoke(connection: Connection, head: Head, execution_id: str, body: bytes) -> Answer:
+    """Make one call.  Raises Refused, NotReached or WorkerError."""
+    start = head.known if connection.known else head.full
+    began = time.perf_counter()
     status, headers, content = await connection.request(
-        b"%s%s\r\ncontent-length: %d\r\n\r\n%s" % (head, execution_id.encode(), len(body), body)
+        b"%s%s\r\ncontent-length: %d\r\n\r\n%s" % (start, execution_id.encode(), len(body), body)
     )
+    connection.known = headers.get(b"x-secret") == b"known"
     if status != 200:
         if status in (429, 503):
             raise Refused(draining=status == 503)
         raise errors.WorkerError(f"the worker answered {status}: {content[:200].decode('utf-8', 'replace')}")
-    return _answer(headers, content)
-
-
-def invoke_head(secret: str, timeout: int) -> bytes:
-    """The constant start of the requests to one worker."""
-    return f"POST /invoke HTTP/1.1\r\nx-secret: {secret}\r\nx-timeout: {timeout}\r\nx-execution: ".encode()
+    return _answer(headers, content, time.perf_counter() - began)
 
 
 async def live_log(connection: Connection, secret: str, execution_id: str, offset: int) -> bytes | None:
@@ -171,13 +199,15 @@ async def live_log(connection: Connection, secret: str, execution_id: str, offse
     return body if status == 200 else None
 
 
-def _answer(headers: Mapping[bytes, bytes], content: bytes) -> Answer:
+def _answer(headers: Mapping[bytes, bytes], content: bytes, elapsed: float) -> Answer:
+    # A worker may be the work of anybody, and a function can speak in its name.
     try:
         length = int(headers[b"x-result-length"])
+        duration = min(max(0.0, float(headers[b"x-duration"])), elapsed)
         reason, message = headers.get(b"x-reason"), headers.get(b"x-message")
         return Answer(
             success=headers[b"x-status"] == b"success",
-            duration=headers[b"x-duration"].decode("ascii"),
+            duration=f"{duration:.6f}",
             result=content[:length],
             log=content[length:],
             reason=None if reason is None else reason.decode("ascii"),

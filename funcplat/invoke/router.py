@@ -17,6 +17,7 @@ from funcplat import errors
 from funcplat.core.routes import Route
 from funcplat.core.workers import Worker
 from funcplat.errors import ReasonCode
+from funcplat.invoke import client
 from funcplat.invoke.stations import Station, Stations
 
 LOG = logging.getLogger(__name__)
@@ -52,6 +53,7 @@ class RouterOptions:
     patience: float  # seconds
     queue_limit: int
     queue_timeout: float  # seconds
+    max_answer: int = client.MAX_ANSWER  # bytes that a worker's answer may have
 
 
 class Backend(Protocol):
@@ -245,7 +247,10 @@ class Router:
             line.grow_after = self._loop.time() + ROOM_PAUSE
             self._start_failed(line, error)
         elif task.result().revision_id == line.route.revision_id:
-            line.stations.add(Station(task.result(), line.route.timeout, self._loop.time()))
+            line.stations.add(self._station(task.result(), line.route, self._loop.time()))
+
+    def _station(self, worker: Worker, route: Route, since: float) -> Station:
+        return Station(worker, route.timeout, since, self._options.max_answer)
 
     def _start_sync(self, route: Route) -> Worker:
         try:
@@ -332,7 +337,7 @@ class Router:
             if worker_id not in known and station is not None and station.since < began:
                 line.stations.remove(worker_id)
         for worker in route.workers:
-            line.stations.add(Station(worker, route.timeout, began))
+            line.stations.add(self._station(worker, route, began))
         if route.runtime_status not in USABLE:
             message = f"Runtime {route.runtime_id} is not available."
             line.stations.fail_waiting(NoWorker(ReasonCode.RUNTIME_NOT_AVAILABLE, message))

@@ -13,13 +13,16 @@ from funcplat.invoke import client
 class Station:
     """One worker: its kept connections and how many of this router's calls it runs."""
 
-    __slots__ = ("connections", "gone", "head", "in_flight", "since", "used", "worker")
+    __slots__ = ("_max_answer", "connections", "gone", "head", "in_flight", "since", "used", "worker")
 
-    def __init__(self, worker: Worker, timeout: int, since: float) -> None:
-        """``since``: the loop's time at which this router heard of it."""
+    def __init__(
+        self, worker: Worker, timeout: int, since: float, max_answer: int = client.MAX_ANSWER
+    ) -> None:
+        """``since``: the loop's time at which this router heard of it; ``max_answer`` in bytes."""
+        self._max_answer = max_answer
         self.worker = worker
         self.since = since
-        self.head = client.invoke_head(worker.secret, timeout)
+        self.head = client.Head.of(worker.secret, timeout)
         self.connections: list[client.Connection] = []
         self.in_flight = 0
         self.gone = False
@@ -34,7 +37,7 @@ class Station:
             kept = self.connections.pop()
             if not kept.closed:
                 return kept
-        return await client.connect(self.worker.handle.address)
+        return await client.connect(self.worker.handle.address, self._max_answer)
 
     def close(self) -> None:
         self.gone = True

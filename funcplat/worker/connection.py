@@ -91,6 +91,30 @@ class Connection:
         elif self._closing:
             self.close()
 
+    # -- in the hands of a handler -----------------------------------------------------------------------
+
+    @property
+    def can_be_lent(self) -> bool:
+        """Whether all is answered and sent, to a client that is known."""
+        return self.trusted and self.fd >= 0 and not (self._busy or self._closing or self._out)
+
+    def lend(self) -> None:
+        """Read no further: somebody else does."""
+        self._loop.forget(self.fd)
+
+    def resume(self, data: bytes) -> None:
+        """Read again; ``data`` was read by the other."""
+        if self.fd >= 0:
+            self._loop.watch(self.fd, loop.READ, self._ready)
+            if data:
+                self._parse(data)
+
+    def seize(self) -> None:
+        """Read again; a request that the other took is to be answered here."""
+        if self.fd >= 0:
+            self._busy = True
+            self._loop.watch(self.fd, loop.READ, self._ready)
+
     def refuse(self, status: int, message: str) -> None:
         """Answer, and close the connection: what follows on it cannot be understood or is not wanted."""
         self._closing = True

@@ -3,7 +3,8 @@
 A frame is a length (of what follows it) and fixed fields, packed, then bytes.  The handler side is not to
 be believed: user code can write to its socket, so the supervisor checks every field that it uses.
 
-Down, supervisor to handler: one call, ``CALL`` + execution id + input (JSON).
+Down, supervisor to handler: one call, ``CALL`` + execution id + input (JSON); or ``LEND``, with which the
+descriptor of a client's connection comes, or ``RECALL``, which asks for it.
 Up, handler to supervisor: one report, ``REPORT`` + result (JSON) + message (UTF-8).
 """
 
@@ -20,8 +21,9 @@ CALL = struct.Struct("!IQB")
 REPORT = struct.Struct("!IQBBBdI")
 """length, sequence, kind, reason, flags, duration in seconds, length of the result"""
 
-READY, SUCCESS, FAILURE = range(3)
-"""Kinds of a report: the import worked; the call with this sequence succeeded; it (or the import) failed."""
+READY, SUCCESS, FAILURE, RETURNED, _TAKEN = range(5)
+"""Kinds of a report: the import worked; the call with this sequence succeeded; it (or the import) failed; a
+client's connection is given back, and the result is what was read from it."""
 
 LEFT_PROCESSES = 1
 """Flag: the handler still has child processes."""
@@ -30,6 +32,10 @@ SPENT = 2
 
 IMPORTING = 0
 """The sequence of reports about the import; calls count from 1."""
+DIRECT = 2**63
+"""The sequence of reports about a call that the handler took from the client itself."""
+
+_LEND, _RECALL = 0, 2**64 - 1
 
 REASONS = (
     "",
@@ -47,6 +53,18 @@ REASONS = (
 
 MAX_MESSAGE = 2048
 """Bytes of a message at most; a longer one is cut."""
+
+
+LEND = CALL.pack(CALL.size - LENGTH, _LEND, 0)
+RECALL = CALL.pack(CALL.size - LENGTH, _RECALL, 0)
+
+
+def is_lend(sequence: int) -> bool:
+    return sequence == _LEND
+
+
+def is_recall(sequence: int) -> bool:
+    return sequence == _RECALL
 
 
 def call(sequence: int, execution_id: bytes, body: bytes) -> bytes:
@@ -69,3 +87,7 @@ def report(
     length = REPORT.size - LENGTH + len(result) + len(text)
     head = REPORT.pack(length, sequence, kind, REASONS.index(reason), flags, duration, len(result))
     return head + result + text
+
+
+TAKEN = report(DIRECT, _TAKEN)
+"""The report that the client's connection has come; the one that another may follow at once."""

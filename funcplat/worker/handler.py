@@ -8,7 +8,10 @@ platform's modules out of ``sys.modules``.
 from __future__ import annotations
 
 import _signal  # type: ignore[import-not-found]
+import _socket
+import array
 import contextlib
+import dataclasses
 import fcntl
 import json
 import os
@@ -19,11 +22,12 @@ import types
 from collections.abc import Callable
 from typing import NoReturn
 
-from funcplat.worker import entry, frames, host, kernel, load, preload, streams
+from funcplat.worker import entry, frames, guest, host, kernel, load, preload, streams
 
-_CHANNEL_FD = 500
-"""Where the channel goes: out of the way of code that closes all low descriptors."""
+_HIGH_FD = 500
+"""From where on own descriptors go: out of the way of code that closes all low ones."""
 _RECEIVE = 64 * 1024
+_ROOM = _socket.CMSG_SPACE(4)
 _CONFINE_FAILED = 70
 # PERF: `signal.signal` makes enumeration members of its arguments, which copies 200 KiB of shared memory.
 _SIGTERM = int(signal.SIGTERM)
@@ -33,10 +37,18 @@ _SIG_DFL = int(signal.SIG_DFL)
 class Birth(BaseException):
     """Raised in a process just forked, to unwind the supervisor's frames before `run`."""
 
-    def __init__(self, channel: int, output: int, surroundings: host.Host, revision: load.Revision) -> None:
+    def __init__(
+        self,
+        channel: int,
+        output: int,
+        surface: guest.Surface,
+        surroundings: host.Host,
+        revision: load.Revision,
+    ) -> None:
         super().__init__()
         self.channel = channel
         self.output = output
+        self.surface = surface
         self.host = surroundings
         self.revision = revision
 
@@ -44,7 +56,7 @@ class Birth(BaseException):
 def run(birth: Birth) -> NoReturn:
     """Be a handler until the supervisor ends it."""
     surroundings, revision = birth.host, birth.revision
-    channel = _take_descriptors(birth)
+    channel, surface = _take_descriptors(birth)
     try:
         _confine(surroundings)
     except BaseException as error:
@@ -59,18 +71,25 @@ def run(birth: Birth) -> NoReturn:
     streams.STREAMS.install_for_good()
     _set_environment(surroundings, revision)
     _hide_the_house(revision)
-    Handler(channel, streams.STREAMS, revision).serve()
+    Handler(channel, surface, streams.STREAMS, revision).serve()
 
 
-def _take_descriptors(birth: Birth) -> int:
+def _take_descriptors(birth: Birth) -> tuple[int, guest.Surface]:
     null = os.open(os.devnull, os.O_RDONLY)
     os.dup2(null, 0)
     os.dup2(birth.output, 1)
     os.dup2(birth.output, 2)
-    fd = fcntl.fcntl(birth.channel, fcntl.F_DUPFD_CLOEXEC, _CHANNEL_FD)
-    os.closerange(3, fd)
-    os.closerange(fd + 1, 2**31 - 1)
-    return fd
+    channel, timer, reader = (_high(fd) for fd in (birth.channel, birth.surface.timer, birth.surface.output))
+    end = 3
+    for fd in (channel, timer, reader):  # each higher than the one before
+        os.closerange(end, fd)
+        end = fd + 1
+    os.closerange(end, 2**31 - 1)
+    return channel, guest.Surface(birth.surface.board, timer, reader)
+
+
+def _high(fd: int) -> int:
+    return fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, _HIGH_FD)
 
 
 def _confine(surroundings: host.Host) -> None:
@@ -130,11 +149,29 @@ def _is_of_the_core(module: types.ModuleType) -> bool:
     return module.__spec__ is None or module.__spec__.origin in ("built-in", "frozen")
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Outcome:
+    """What the function did, as this process sees it."""
+
+    kind: int  # SUCCESS or FAILURE
+    result: bytes  # JSON
+    reason: str = ""
+    message: str = ""
+    duration: float = 0.0  # seconds
+
+
 class Handler:
     """Imports the function, then answers calls."""
 
-    def __init__(self, channel: int, output: streams.Streams, revision: load.Revision) -> None:
+    def __init__(
+        self, channel: int, surface: guest.Surface, output: streams.Streams, revision: load.Revision
+    ) -> None:
         self._channel = channel
+        self._socket = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM, 0, channel)
+        self._input = b""  # frames of the supervisor that were not looked at yet
+        self._gift = -1  # descriptor that came with one
+        self._surface = surface
+        self._guest: guest.Guest | None = None
         self._streams = output
         self._revision = revision
         self._pid = os.getpid()
@@ -150,7 +187,10 @@ class Handler:
         self._send(frames.report(frames.IMPORTING, frames.READY))
         self._streams.install()
         while True:
-            self._one(function)
+            if self._guest is None:
+                self._one(function)
+            else:
+                self._one_direct(function, self._guest)
 
     def _import(self) -> entry.Entry:
         assert self._revision.path is not None
@@ -159,7 +199,7 @@ class Handler:
         except SystemExit as error:
             self._leave(error)
         except BaseException as error:
-            self._fail(frames.IMPORTING, error, 0.0)
+            self._report(frames.IMPORTING, self._failure(error, True, 0.0), self._tidy())
             os._exit(1)
         if os.getpid() != self._pid:
             os._exit(0)  # a child of the module that came back from its import
@@ -168,6 +208,41 @@ class Handler:
 
     def _one(self, function: entry.Entry) -> None:
         sequence, execution, body = self._receive()
+        if frames.is_lend(sequence):
+            self._guest = guest.Guest(self._surface, self._gift, self._channel, self._revision.max_log)
+            self._send(frames.TAKEN)
+        elif not frames.is_recall(sequence):  # of a connection that was given back meanwhile
+            outcome = self._run(function, execution, body)
+            self._report(sequence, outcome, self._tidy())
+
+    def _one_direct(self, function: entry.Entry, client: guest.Guest) -> None:
+        if client.wait():
+            self._receive()  # it can only ask for the connection
+            self._give_back(client, b"")
+            return
+        data, request = client.receive()
+        if request is None:
+            self._give_back(client, data)
+            return
+        client.begin(request)
+        outcome = self._run(function, request[2].decode("ascii"), data[request.end() :])
+        flags = self._tidy()
+        log = client.log() if client.end() and outcome.kind == frames.SUCCESS and not flags else None
+        if log is None:  # for the supervisor to judge, who knows the call from the board
+            self._let_go(client)
+            self._report(frames.DIRECT, outcome, flags)
+        else:
+            client.answer(outcome.result, log, outcome.duration)
+
+    def _give_back(self, client: guest.Guest, data: bytes) -> None:
+        self._let_go(client)
+        self._send(frames.report(frames.DIRECT, frames.RETURNED, data))
+
+    def _let_go(self, client: guest.Guest) -> None:
+        client.leave()
+        self._guest = None
+
+    def _run(self, function: entry.Entry, execution: str, body: bytes) -> _Outcome:
         self._streams.install()
         started = time.perf_counter()
         duration = 0.0
@@ -183,27 +258,32 @@ class Handler:
         except SystemExit as error:
             self._leave(error)
         except BaseException as error:
-            self._fail(sequence, error, duration)
-            return
-        self._report(sequence, frames.SUCCESS, data, duration=duration)
+            return self._failure(error, False, duration)
+        return _Outcome(frames.SUCCESS, data, duration=duration)
 
-    def _fail(self, sequence: int, error: BaseException, duration: float) -> None:
+    def _failure(self, error: BaseException, importing: bool, duration: float) -> _Outcome:
         if os.getpid() == self._pid and not isinstance(error, entry.Failure):
             self._streams.trace(error)
-        text, reason, message = entry.explain(error, sequence == frames.IMPORTING)
-        self._report(sequence, frames.FAILURE, _json(text), reason=reason, message=message, duration=duration)
+        text, reason, message = entry.explain(error, importing)
+        return _Outcome(frames.FAILURE, _json(text), reason, message, duration)
 
-    def _report(
-        self, sequence: int, kind: int, result: bytes, *, reason: str = "", message: str = "", duration: float
-    ) -> None:
+    def _tidy(self) -> int:
+        """Flush the output and look for processes left behind; returns flags."""
         if os.getpid() != self._pid:
             os._exit(0)  # a child of the function that came back from it: only the parent answers
         flags = 0 if self._streams.flush() else frames.SPENT
-        if kernel.reap_children():
-            flags |= frames.LEFT_PROCESSES
+        return flags | frames.LEFT_PROCESSES if kernel.reap_children() else flags
+
+    def _report(self, sequence: int, outcome: _Outcome, flags: int) -> None:
         self._send(
             frames.report(
-                sequence, kind, result, reason=reason, message=message, duration=duration, flags=flags
+                sequence,
+                outcome.kind,
+                outcome.result,
+                reason=outcome.reason,
+                message=outcome.message,
+                duration=outcome.duration,
+                flags=flags,
             )
         )
 
@@ -219,17 +299,27 @@ class Handler:
         os._exit((code or 0) & 0xFF)
 
     def _receive(self) -> tuple[int, str, bytes]:
-        data = os.read(self._channel, _RECEIVE)
-        while data and len(data) < frames.CALL.size:
-            data += os.read(self._channel, _RECEIVE)
+        """The next frame: sequence, id of the execution, body."""
+        data = self._input
+        while len(data) < frames.CALL.size:
+            data += self._read()
+        length, sequence, split = frames.CALL.unpack_from(data)
+        end = length + frames.LENGTH
+        if len(data) < end:
+            data += self._receive_rest(end - len(data))
+        self._input = data[end:]
+        body = frames.CALL.size + split
+        return sequence, data[frames.CALL.size : body].decode("ascii"), data[body:end]
+
+    def _read(self) -> bytes:
+        data, ancillary, _flags, _address = self._socket.recvmsg(_RECEIVE, _ROOM, _socket.MSG_CMSG_CLOEXEC)
         if not data:
             os._exit(0)  # the supervisor is gone
-        length, sequence, split = frames.CALL.unpack_from(data)
-        missing = length + frames.LENGTH - len(data)
-        if missing:
-            data += self._receive_rest(missing)
-        body = frames.CALL.size + split
-        return sequence, data[frames.CALL.size : body].decode("ascii"), data[body:]
+        for _level, _kind, descriptors in ancillary:
+            received = array.array("i", descriptors)[0]
+            self._gift = _high(received)
+            os.close(received)
+        return data
 
     def _receive_rest(self, missing: int) -> bytes:
         rest = bytearray(missing)

@@ -2,31 +2,30 @@
 
 from __future__ import annotations
 
-import array
 import enum
-import fcntl
 import math
 import os
-import termios
 import time
 from typing import TYPE_CHECKING
 
-from funcplat.worker import frames, http, log, loop, tree, verdicts
+from funcplat.worker import board, frames, http, lender, log, loop, tree, verdicts
+from funcplat.worker import channel as channels
 
 if TYPE_CHECKING:
-    from funcplat.worker import pool
+    from funcplat.worker import connection, pool
 
-LOG_DELAY = 0.005
+LOG_DELAY = lender.SHORT
 """Seconds between looks at the output of a running handler that writes little.
 
 PERF: being woken for every line costs more than the line.  A call that is shorter than this costs one ioctl
 for its output; a handler that fills its pipe is read at once whenever it does.
 """
 
-_RECEIVE = 64 * 1024
 _FULL_PIPE = 16 * 1024
 _SEVERED_SECONDS = 1.0
 """Time for a handler whose channel is closed to turn out to be dead, which is what that mostly means."""
+_TAKING_SECONDS = 1.0
+"""Time for a handler that has answered to take a connection; one that does not is not done with the call."""
 _SLACK = frames.MAX_MESSAGE + 4096
 """Bytes of a report beyond the largest result: a failure's text may be longer than a small ``max_result``."""
 
@@ -36,45 +35,50 @@ class State(enum.Enum):
     IDLE = 2
     BUSY = 3
     DYING = 4  # killed or dead, not reaped yet
+    LENT = 5  # it serves a client itself
 
 
 # PERF: a member of an Enum costs an attribute look-up more than a global.
-_IMPORTING, _IDLE, _BUSY, _DYING = State
+_IMPORTING, _IDLE, _BUSY, _DYING, _LENT = State
 
 
 class Handler:
     """One handler process.  Whatever comes from it may be a lie of user code."""
 
     __slots__ = (
-        "_armed", "_channel", "_count", "_dead", "_deadline", "_fresh", "_input", "_log_at", "_output",
-        "_pidfd", "_pipe", "_pool", "_sequence", "_severed", "_started_at", "call", "log", "pid", "state",
+        "_calls", "_channel", "_dead", "_deadline", "_fresh", "_input", "_lender", "_log_at",
+        "_pidfd", "_pool", "_sequence", "_severed", "_started_at", "call", "pid", "pipe", "state",
     )  # fmt: skip
 
-    def __init__(self, owner: pool.Pool, pid: int, pidfd: int, channel: int, pipe: int) -> None:
+    def __init__(
+        self,
+        owner: pool.Pool,
+        pid: int,
+        pidfd: int,
+        channel: int,
+        pipe: int,
+        page: board.Board,
+        timer: int,
+    ) -> None:
         now = time.monotonic()
         self._pool = owner
         self.pid = pid
         self.state = _IMPORTING
         self.call: pool.Call | None = None
-        self.log = log.Log(owner.revision.max_log)
-        self._channel = channel
-        os.set_blocking(channel, False)
-        self._pipe = pipe
-        os.set_blocking(pipe, False)
-        self._count = array.array("i", (0,))  # takes answers of the kernel
+        self._channel = channels.Channel(owner.loop, channel)
+        self.pipe = log.Pipe(owner.loop, pipe, owner.revision.max_log, self._pipe_ready)
+        self._lender = lender.Lender(owner.loop, channel, page, timer, self._overdue)
         self._pidfd = pidfd
         self._input = b""  # of a report that is not complete
-        self._output: memoryview | None = None  # of a call that the handler did not take yet
-        self._sequence = frames.IMPORTING
+        self._calls = 0
+        self._sequence = frames.IMPORTING  # of the report that is waited for
         self._fresh = True  # its log still holds what the import wrote
-        self._armed = False  # the loop watches the pipe
         self._severed = False  # its end of the channel is closed
         self._dead = False
         self._started_at = now
         self._deadline = now + owner.revision.import_timeout
         self._log_at = now + LOG_DELAY
         owner.loop.watch(channel, loop.READ, self._channel_ready)
-        owner.loop.watch(pipe, loop.ONCE, self._pipe_ready)
         owner.loop.watch(self._pidfd, loop.READ, self._exited)
         owner.loop.at(self._log_at)
 
@@ -83,6 +87,16 @@ class Handler:
         """Whether it still imports and no call waits for that."""
         return self.state is _IMPORTING and self.call is None
 
+    @property
+    def serves_client(self) -> bool:
+        """Whether it runs a call of the client that it was lent."""
+        return self.state is _LENT and self._lender.running
+
+    def recall(self) -> None:
+        """Have the connection back that it was lent, when it has no call."""
+        if self.state is _LENT:
+            self._lender.recall()
+
     def begin(self, call: pool.Call) -> None:
         """Run a call; the handler is idle."""
         now = time.monotonic()
@@ -90,23 +104,16 @@ class Handler:
         if self._fresh:
             self._fresh = False
         else:
-            self._take()  # what threads wrote between calls belongs to none
-            self.log = log.Log(self._pool.revision.max_log)
+            self.pipe.begin()  # what threads wrote between calls belongs to none
         self.call = call
         self.state = _BUSY
-        self._sequence += 1
+        self._calls += 1
+        self._sequence = self._calls
         self._started_at = now
         self._deadline = now + call.timeout
         self._log_at = now + LOG_DELAY
         self._pool.loop.at(min(self._deadline, self._log_at))
-        self._send(frames.call(self._sequence, call.execution, call.body))
-
-    def drain(self) -> int:
-        """Move what the pipe holds now to the log; return how many bytes that were."""
-        data = self._take()
-        if data:
-            self.log.write(data)
-        return len(data)
+        self._channel.send(frames.call(self._sequence, call.execution, call.body))
 
     def tick(self, now: float) -> float:
         """Do what is due; return when something is due next."""
@@ -117,7 +124,7 @@ class Handler:
             return math.inf
         if self._log_at <= now:
             self._log_at = math.inf
-            self._arm()
+            self.pipe.arm()
         return min(self._deadline, self._log_at)
 
     # -- events -------------------------------------------------------------------------------------
@@ -125,46 +132,42 @@ class Handler:
     def _channel_ready(self, events: int) -> None:
         if self.state is _DYING:
             return
-        if self._output is not None and events & loop.WRITE:
-            self._send_rest(self._output)
+        if events & loop.WRITE:
+            self._channel.writable()
         if events & ~loop.WRITE:
             self._receive()
 
     def _receive(self) -> None:
-        try:
-            data = os.read(self._channel, _RECEIVE)
-        except BlockingIOError:
-            return
-        except ConnectionError:
-            data = b""
-        if not data:
+        data = self._channel.read()
+        if data:
+            self._take_in(self._input + data if self._input else data)
+        elif data is not None:
             self._sever()
-            return
-        if self._input:
-            data = self._input + data
+
+    def _take_in(self, data: bytes) -> None:
+        if self.state is _LENT and data.startswith(frames.TAKEN):
+            self._deadline = math.inf
+            data = data[len(frames.TAKEN) :]
+        self._input = data
         if len(data) < frames.REPORT.size:
-            self._input = data
             return
         length, sequence, kind, reason, flags, duration, result_length = frames.REPORT.unpack_from(data)
         end = length + frames.LENGTH
-        if len(data) > end or length > self._pool.revision.max_result + _SLACK:
+        if len(data) > end or length > max(self._pool.revision.max_result, channels.RECEIVE) + _SLACK:
             self._break("sent something that is not a report of its execution")
-        elif len(data) < end:
-            self._input = data
-        else:
+        elif len(data) == end:
             self._input = b""
             self._report(sequence, kind, reason, flags, duration, data[frames.REPORT.size :], result_length)
 
-    def _pipe_ready(self, events: int) -> None:
-        self._armed = False
-        if self.state is _DYING:
+    def _pipe_ready(self) -> None:
+        if self.state is _DYING or self.state is _LENT:  # then the handler reads it
             return
         if self.state is _IDLE:
             # Output outside an execution.  It is thrown away once; the pipe is not watched again before the
             # next call, so that a thread that goes on printing blocks instead of keeping the supervisor busy.
-            self._take()
-        elif self.drain() >= _FULL_PIPE:
-            self._arm()
+            self.pipe.take()
+        elif self.pipe.drain() >= _FULL_PIPE:
+            self.pipe.arm()
         else:
             self._log_at = time.monotonic() + LOG_DELAY
             self._pool.loop.at(self._log_at)
@@ -174,8 +177,9 @@ class Handler:
         if end is None:
             return
         self._dead = True
-        if self.state is _BUSY or self.state is _IMPORTING:
+        if self.state in (_BUSY, _IMPORTING, _LENT):
             self._receive()  # a report may have come right before the end
+        self._reclaim()
         if self.state is _BUSY or self.state is _IMPORTING:
             exited = end.si_code == os.CLD_EXITED
             self._died(0 if exited else end.si_status, end.si_status if exited else 0)
@@ -193,6 +197,12 @@ class Handler:
         elif self.state is _IMPORTING and sequence == frames.IMPORTING and kind == frames.FAILURE:
             self._kill()
             self._fail(self._reported(reason, rest, length), 0.0)
+        elif self.state is _LENT and sequence == frames.DIRECT and kind == frames.RETURNED:
+            self._returned(rest[:length])
+        elif self.state is _LENT and sequence == frames.DIRECT:
+            self._take_over_or_break()
+            if self.state is _BUSY:
+                self._report(sequence, kind, reason, flags, duration, rest, length)
         elif self.state is _BUSY and sequence == self._sequence and kind in (frames.SUCCESS, frames.FAILURE):
             elapsed = time.monotonic() - self._started_at
             if not 0.0 <= duration <= elapsed:
@@ -208,7 +218,7 @@ class Handler:
         if call is not None:
             self.begin(call)
         else:
-            self.drain()
+            self.pipe.drain()
             self._pool.free(self)
 
     def _result(self, kind: int, reason: int, flags: int, duration: float, rest: bytes, length: int) -> None:
@@ -220,10 +230,10 @@ class Handler:
         if flags:
             self._kill()
         else:
-            self.drain()
+            self.pipe.drain()
             self.state = _IDLE
         self.call = None
-        output = self.log
+        output = self.pipe.log
         if kind == frames.FAILURE:
             outcome = self._blame(self._reported(reason, rest, length))
             self._pool.finish_with(call, outcome, output, duration)
@@ -232,12 +242,22 @@ class Handler:
         else:
             self._pool.finish(call, http.success(rest[:length], bytes(output.data), duration))
         if not flags and not self._dead:
+            self._next(call.connection)
+
+    def _next(self, client: connection.Connection) -> None:
+        short = time.monotonic() - self._started_at < lender.SHORT
+        if short and self._pool.may_lend(client) and self._lender.lend(client):
+            self.state = _LENT
+            self._deadline = time.monotonic() + _TAKING_SECONDS
+            self._log_at = math.inf
+            self._pool.loop.at(self._deadline)
+        else:
             self._pool.free(self)
 
     def _finish_remarked(self, call: pool.Call, result: bytes, flags: int, duration: float) -> None:
         left = bool(flags & frames.LEFT_PROCESSES)
-        reason, message = verdicts.remark(left, self.log.dropped, self.log.cap)
-        self._pool.finish_with(call, verdicts.Outcome(True, result, reason, message), self.log, duration)
+        reason, message = verdicts.remark(left, self.pipe.log.dropped, self.pipe.log.cap)
+        self._pool.finish_with(call, verdicts.Outcome(True, result, reason, message), self.pipe.log, duration)
 
     def _reported(self, reason: int, rest: bytes, length: int) -> verdicts.Outcome:
         code = frames.REASONS[reason] if 0 < reason < len(frames.REASONS) else "function_raised"
@@ -254,12 +274,60 @@ class Handler:
             return verdicts.with_oom_kill(outcome)
         return outcome
 
+    # -- a client of its own -------------------------------------------------------------------------
+
+    def _overdue(self) -> None:
+        if self.state is _LENT:
+            self._take_over_or_break()
+
+    def _take_over_or_break(self) -> None:
+        honest = self._lender.board.read() is not None
+        self._take_over()
+        if not honest:
+            self._break("meddled with what its process shares with its supervisor")
+
+    def _take_over(self) -> None:
+        """The call that it runs for its client is the supervisor's from here on."""
+        posted = self._lender.board.read() or board.unknown()
+        client = self._lender.take_back()
+        client.seize()
+        self.call = self._pool.taken_over(client, posted)
+        self.pipe.begin_before()
+        self.state = _BUSY
+        self._sequence = frames.DIRECT
+        self._started_at = posted.started
+        self._deadline = posted.started + posted.timeout
+        self._log_at = math.inf
+        self.pipe.arm()
+        self._pool.loop.at(self._deadline)
+
+    def _returned(self, data: bytes) -> None:
+        client = self._lender.take_back()
+        self.state = _IDLE
+        self._pool.free(self)
+        client.resume(data)
+
+    def _reclaim(self) -> None:
+        """It will not give its client back: it is dead, or is to be."""
+        if self.state is not _LENT:
+            return
+        if self._lender.running:
+            self._take_over()
+            return
+        client = self._lender.take_back()
+        self.state = _IDLE
+        if self._lender.board.phase == board.IDLE:
+            client.resume(b"")
+        else:
+            client.close()  # nobody knows how much of an answer it has got
+
     # -- ends ---------------------------------------------------------------------------------------
 
     def _sever(self) -> None:
         """The channel is at its end: the handler is dead, which the loop will tell, or closed it."""
-        self._pool.loop.forget(self._channel)
+        self._pool.loop.forget(self._channel.fd)
         self._severed = True
+        self._reclaim()
         if self.state is _IDLE:
             self._break("")
         else:
@@ -269,6 +337,9 @@ class Handler:
     def _expire(self, now: float) -> None:
         if self._severed:
             self._break("closed the channel on which results are returned")
+            return
+        if self.state is _LENT:
+            self._break("")
             return
         revision = self._pool.revision
         if self.state is _IMPORTING:
@@ -285,11 +356,12 @@ class Handler:
         oom_killed, pids_refused = self._pool.counted()
         outcome = verdicts.died(verdicts.Death(signal, exit_code, importing, oom_killed, pids_refused))
         self.state = _DYING
-        self.drain()
+        self.pipe.drain()
         self._fail(outcome, 0.0 if importing else time.monotonic() - self._started_at)
 
     def _break(self, what: str) -> None:
         """User code meddled with the channel."""
+        self._reclaim()
         running = self.state is _BUSY or self.state is _IMPORTING
         if self.state is _IDLE:
             self._pool.withdraw(self)
@@ -301,62 +373,23 @@ class Handler:
         call = self.call
         self.call = None
         if call is not None:
-            self._pool.finish_with(call, outcome, self.log, duration)
+            self._pool.finish_with(call, outcome, self.pipe.log, duration)
         else:
-            self._pool.import_failed(outcome, self.log)
+            self._pool.import_failed(outcome, self.pipe.log)
 
     def _kill(self) -> None:
         """Kill the process tree and take its last output; `_exited` comes when it is dead."""
         self.state = _DYING
         tree.kill(self.pid)
-        self.drain()
-        self._pool.loop.forget(self._channel)
+        self.pipe.drain()
+        self._pool.loop.forget(self._channel.fd)
 
     def _close(self) -> None:
         if self.state is not _DYING:
             self._pool.withdraw(self)
             self.state = _DYING
-        for fd in (self._channel, self._pipe, self._pidfd):
-            self._pool.loop.forget(fd)
-        os.close(self._channel)
-        os.close(self._pipe)
+        self._pool.loop.forget(self._pidfd)
+        self._lender.close()
+        self._channel.close()
+        self.pipe.close()
         os.close(self._pidfd)
-
-    def _take(self) -> bytes:
-        # PERF: asking is 0.5 us; a read that finds nothing raises and costs 3 us.
-        fcntl.ioctl(self._pipe, termios.FIONREAD, self._count)
-        if not self._count[0]:
-            return b""
-        try:
-            return os.read(self._pipe, self._count[0])
-        except BlockingIOError:  # the function opened the pipe for itself, and was quicker
-            return b""
-
-    # -- sending ------------------------------------------------------------------------------------
-
-    def _send(self, frame: bytes) -> None:
-        try:
-            sent = os.write(self._channel, frame)
-        except BlockingIOError:
-            sent = 0
-        except ConnectionError:  # it is dead or closed its end: the loop tells about that
-            return
-        if sent < len(frame):
-            self._output = memoryview(frame)[sent:]
-            self._pool.loop.change(self._channel, loop.READ | loop.WRITE)
-
-    def _send_rest(self, rest: memoryview) -> None:
-        try:
-            sent = os.write(self._channel, rest)
-        except BlockingIOError:
-            return
-        except ConnectionError:
-            sent = len(rest)
-        self._output = rest[sent:] if sent < len(rest) else None
-        if self._output is None:
-            self._pool.loop.change(self._channel, loop.READ)
-
-    def _arm(self) -> None:
-        if not self._armed:
-            self._armed = True
-            self._pool.loop.change(self._pipe, loop.READ | loop.ONCE)

@@ -82,7 +82,7 @@ def success(result: bytes, log: bytes, duration: float) -> bytes:
     """The answer to an execution that succeeded without remark."""
     # PERF: one formatting instead of answer() with a list of headers: 1 us less in every call.
     return (
-        b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\nx-status: success\r\n"
+        b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\nx-secret: known\r\nx-status: success\r\n"
         b"x-duration: %.6f\r\nx-result-length: %d\r\n\r\n%b%b"
         % (len(result) + len(log), duration, len(result), result, log)
     )
@@ -98,7 +98,11 @@ def remarked(
     dropped: int,
 ) -> bytes:
     """The answer to an execution about which there is something to say."""
-    headers = b"x-status: %b\r\nx-duration: %.6f\r\nx-result-length: %d\r\n" % (status, duration, len(result))
+    headers = b"x-secret: known\r\nx-status: %b\r\nx-duration: %.6f\r\nx-result-length: %d\r\n" % (
+        status,
+        duration,
+        len(result),
+    )
     if reason:
         headers += b"x-reason: %b\r\nx-message: %b\r\n" % (reason.encode("ascii"), quote(message))
     if dropped:

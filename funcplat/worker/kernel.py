@@ -33,6 +33,28 @@ def reap_children() -> bool:
     return bool(ended == 0)
 
 
+def new_timer() -> int:
+    """The descriptor of a timer: `EXPIRATIONS` bytes can be read from it once it has expired."""
+    fd: int = _libc_timerfd_create(1, os.O_NONBLOCK | os.O_CLOEXEC)
+    if fd < 0:
+        number = ctypes.get_errno()
+        raise OSError(number, f"timerfd_create: {os.strerror(number)}")
+    return fd
+
+
+def start_timer(fd: int, seconds: float) -> None:
+    """Have it expire once, in less than a second."""
+    _libc_timerfd_settime(fd, 0, _Times(0, 0, 0, int(seconds * 1e9)), None)
+
+
+def stop_timer(fd: int) -> bool:
+    """Return whether it was stopped before it expired."""
+    before = _Times()
+    return _libc_timerfd_settime(fd, 0, _NEVER, before) == 0 and bool(before[2] or before[3])
+
+
+EXPIRATIONS = 8
+
 _REAP = os.WNOHANG | 0x40000000  # __WALL: those made by clone() without SIGCHLD, too
 
 # PERF: made once, in the process that all workers share: making them costs 200 KiB of every fork.
@@ -41,6 +63,12 @@ _libc_prctl = _libc.prctl
 _libc_prctl.argtypes = (ctypes.c_int, *(ctypes.c_ulong,) * 4)
 _libc_waitpid = _libc.waitpid
 _libc_waitpid.argtypes = (ctypes.c_int, ctypes.c_void_p, ctypes.c_int)
+_libc_timerfd_create = _libc.timerfd_create
+_libc_timerfd_settime = _libc.timerfd_settime
+# struct itimerspec: seconds and nanoseconds of the interval, then of the value
+_Times = ctypes.c_long * 4
+_NEVER = _Times()
+_libc_timerfd_settime.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p)
 
 
 def _prctl(option: int, value: int) -> None:

@@ -9,8 +9,23 @@ import math
 import os
 import signal
 import time
+from collections.abc import Callable
 
-from funcplat.worker import connection, handler, handlers, host, http, load, log, loop, tree, verdicts
+from funcplat.worker import (
+    board,
+    connection,
+    guest,
+    handler,
+    handlers,
+    host,
+    http,
+    kernel,
+    load,
+    log,
+    loop,
+    tree,
+    verdicts,
+)
 
 SAMPLE_SECONDS = 0.05
 """Age at which the kernel's counters are read again when a call begins.
@@ -36,11 +51,19 @@ class Call:
 class Pool:
     """Keeps at most ``concurrency`` handlers; makes one only when a call finds none idle."""
 
-    def __init__(self, surroundings: host.Host, events: loop.Loop, revision: load.Revision) -> None:
+    def __init__(
+        self,
+        surroundings: host.Host,
+        events: loop.Loop,
+        revision: load.Revision,
+        may_lend: Callable[[], bool],
+    ) -> None:
+        """``may_lend`` says whether connections may be lent to handlers."""
         self.loop = events
         self.revision = revision
         self.busy = 0  # calls that run or wait for a handler
         self._host = surroundings
+        self._may_lend = may_lend
         self._handlers: dict[int, handlers.Handler] = {}  # by pid, the dying ones too
         self._idle: list[handlers.Handler] = []  # the last used is last, and taken first: its caches are warm
         self._waiting: collections.deque[Call] = collections.deque()  # for a handler to be gone
@@ -51,6 +74,11 @@ class Pool:
         self._sweep_at = math.inf
         events.ticker = self._tick
         self.sample(time.monotonic())
+
+    @property
+    def occupied(self) -> int:
+        """Calls that run or wait, those with clients that handlers serve themselves too."""
+        return self.busy + sum(one.serves_client for one in self._handlers.values())
 
     def start(self) -> None:
         """Make the first handler, so that the import is under way before the first call."""
@@ -94,10 +122,15 @@ class Pool:
         """The output so far of an execution that runs here."""
         for candidate in self._handlers.values():
             if candidate.call is not None and candidate.call.execution == execution:
-                candidate.drain()
-                return candidate.log
+                candidate.pipe.drain()
+                return candidate.pipe.log
         waits = any(call.execution == execution for call in self._waiting)
         return log.Log(0) if waits else None
+
+    def recall(self) -> None:
+        """Have every connection back that was lent, as soon as its handler has no call."""
+        for one in self._handlers.values():
+            one.recall()
 
     def end(self) -> None:
         """Kill every handler and all that they started."""
@@ -113,6 +146,15 @@ class Pool:
             free.begin(self._waiting.popleft())
         else:
             self._idle.append(free)
+
+    def may_lend(self, client: connection.Connection) -> bool:
+        """Whether a handler may keep the client that it has just served."""
+        return not self._waiting and client.can_be_lent and self._may_lend()
+
+    def taken_over(self, client: connection.Connection, posted: board.Posted) -> Call:
+        """A call that a handler took from its client, and that is not a short one."""
+        self.busy += 1
+        return Call(client, posted.execution, posted.timeout, b"")
 
     def withdraw(self, handler: handlers.Handler) -> None:
         """A handler is to take no further call."""
@@ -154,8 +196,9 @@ class Pool:
             importing.call = call
         elif len(self._handlers) < self.revision.concurrency:
             self._spawn_for(call)
-        else:  # one of them is dying
+        else:  # one of them is dying, or has a client of its own
             self._waiting.append(call)
+            self.recall()
 
     def _spawn_for(self, call: Call) -> None:
         try:
@@ -170,18 +213,21 @@ class Pool:
             # PERF: `_socket`, since `socket` makes enumeration members, which copies shared memory.
             fds += (end.detach() for end in _socket.socketpair())
             fds += os.pipe()
+            fds.append(kernel.new_timer())
+            ours, theirs, reader, writer, timer = fds
+            page = board.Board()
             pid = os.fork()
             if pid == 0:
-                raise handler.Birth(fds[1], fds[3], self._host, self.revision)
-            fds.append(_open_child(pid))
+                surface = guest.Surface(page, timer, reader)
+                raise handler.Birth(theirs, writer, surface, self._host, self.revision)
+            pidfd = _open_child(pid)
         except OSError:
             for fd in fds:
                 os.close(fd)
             raise
-        ours, theirs, reader, writer, pidfd = fds
         os.close(theirs)
         os.close(writer)
-        made = handlers.Handler(self, pid, pidfd, ours, reader)
+        made = handlers.Handler(self, pid, pidfd, ours, reader, page, timer)
         self._handlers[pid] = made
         return made
 

@@ -57,6 +57,10 @@ class Service:
     def closed(self, connection: connection.Connection) -> None:
         self._connections.pop(connection, None)
 
+    def _may_lend(self) -> bool:
+        """Whether every client could have a handler of its own."""
+        return len(self._connections) <= self._concurrency and not self._draining
+
     def _make_room(self, limit: int) -> None:
         if self._connections and len(self._connections) >= limit:
             oldest = next(iter(self._connections))
@@ -117,12 +121,14 @@ class Service:
 
     def _ready(self) -> bytes:
         state = "draining" if self._draining else "blank" if self._pool is None else "loaded"
-        busy = 0 if self._pool is None else self._pool.busy
+        busy = 0 if self._pool is None else self._pool.occupied
         body = json.dumps({"state": state, "busy": busy, "concurrency": self._concurrency})
         return http.answer(200, body.encode("ascii"))
 
     def _drain(self) -> bytes:
         self._draining = True
+        if self._pool is not None:
+            self._pool.recall()
         return http.answer(200)
 
     def _log(self, query: bytes) -> bytes:
@@ -140,7 +146,10 @@ class Service:
     def _judge(self, connection: connection.Connection, headers: dict[bytes, bytes]) -> bytes | None:
         if self._pool is None:
             return http.answer(409, b"nothing is loaded yet")
-        if not _equal(headers.get(b"x-secret", b""), self._secret):
+        secret = headers.get(b"x-secret")
+        if secret is None and connection.trusted:
+            return None
+        if not _equal(secret or b"", self._secret):
             return http.answer(403, b"x-secret is wrong")
         connection.trusted = True
         return None
@@ -151,7 +160,7 @@ class Service:
             return refusal
         if self._draining:
             return http.answer(503, b"the worker drains")
-        if self._pool is not None and self._pool.busy >= self._concurrency:
+        if self._pool is not None and self._pool.occupied >= self._concurrency:
             return http.answer(429, b"as many executions run as may")
         if _EXECUTION.fullmatch(headers.get(b"x-execution", b"")) is None:
             return http.answer(400, b"x-execution is missing or malformed")
@@ -199,7 +208,7 @@ class Service:
             return
         self._secret = secret
         self._concurrency = revision.concurrency
-        self._pool = pool.Pool(self._host, self._loop, revision)
+        self._pool = pool.Pool(self._host, self._loop, revision, self._may_lend)
         connection.trusted = True
         connection.answer(http.answer(200))
         self._pool.start()

@@ -24,7 +24,7 @@ def answer(status="success", result=b'"ok"', log=b"", **headers):
     head = {
         "content-length": len(result) + len(log),
         "x-status": status,
-        "x-duration": "0.001",
+        "x-duration": "0.000001",
         "x-result-length": len(result),
         **{name.replace("_", "-"): value for name, value in headers.items()},
     }
@@ -122,7 +122,7 @@ class CallsTests(testtools.TestCase):
         said = answer(result=b'{"hello":"Q"}', log=b"hello Q\n")
         [record], workers = self.call([said])
         self.assertEqual("success", record.status)
-        self.assertEqual('{"output": {"hello":"Q"}, "duration": 0.001}', record.result)
+        self.assertEqual('{"output": {"hello":"Q"}, "duration": 0.000001}', record.result)
         self.assertEqual(b"hello Q\n", record.log)
         self.assertEqual([record], self.written)
         head, body = workers.requests[0]

@@ -76,17 +76,20 @@ class Execution:
 class Client:
     """One connection."""
 
-    def __init__(self, path: str) -> None:
-        self.socket = socket.socket(socket.AF_UNIX)
+    def __init__(self, address: str | tuple[str, int]) -> None:
+        self.socket = socket.socket(socket.AF_UNIX if isinstance(address, str) else socket.AF_INET)
         self.socket.setblocking(True)  # a full backlog is waited for, not an error
-        self.socket.connect(path)
+        self.socket.connect(address)
         self.socket.settimeout(PATIENCE)
+        self.known = False  # the worker needs the secret no more
 
     def close(self) -> None:
         self.socket.close()
 
     def send(self, method: str, target: str, body: bytes = b"", **headers: str) -> None:
-        fields = {"x-secret": SECRET, **{name.replace("_", "-"): value for name, value in headers.items()}}
+        fields = {name.replace("_", "-"): value for name, value in headers.items()}
+        if not self.known or target != "/invoke":
+            fields.setdefault("x-secret", SECRET)
         lines = [f"{method} {target} HTTP/1.1", *(f"{name}: {value}" for name, value in fields.items())]
         lines.append(f"content-length: {len(body)}")
         self.socket.sendall("\r\n".join(lines).encode() + b"\r\n\r\n" + body)
@@ -98,6 +101,7 @@ class Client:
         head, _empty, body = data.partition(b"\r\n\r\n")
         lines = head.decode("ascii").split("\r\n")
         headers = dict(line.split(": ", 1) for line in lines[1:])
+        self.known = headers.get("x-secret") == "known"
         while len(body) < int(headers["content-length"]):
             body += self._more()
         return Answer(int(lines[0].split()[1]), headers, body)
@@ -114,7 +118,7 @@ class Client:
 
     def send_invoke(self, value: Any = None, timeout: float = 10, execution: str = "e1") -> None:
         body = json.dumps(value).encode()
-        self.send("POST", "/invoke", body, x_execution=execution, x_timeout=f"{timeout:.9f}")
+        self.send("POST", "/invoke", body, x_timeout=f"{timeout:.9f}", x_execution=execution)
 
     def receive_execution(self) -> Execution:
         answer = self.receive()
