@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import cast
 
 import falcon
 import falcon.asgi
 import falcon.media
 
-from funcplat import errors as domain
 from funcplat.api import discovery, errors, executions, forms, functions, runtimes
+from funcplat.api.front import App, Front
 from funcplat.api.middleware import Door, Request
 from funcplat.api.resource import Desk, Resource
 
@@ -47,21 +48,19 @@ ROUTES = (
 )
 
 
-def create_app(desk: Desk) -> falcon.asgi.App[Request, falcon.asgi.Response]:
+def create_app(desk: Desk) -> Front:
     """The ASGI application.  Requests pass the door (id, path, identity), then the responder."""
-    conf = desk.services.conf.api
-    app: falcon.asgi.App[Request, falcon.asgi.Response] = falcon.asgi.App(
-        middleware=[Door(desk.services.auth, conf.access_log)], request_type=Request
-    )
+    door = Door(desk.services.auth, desk.services.conf.api.access_log)
+    app: falcon.asgi.App[Request, falcon.asgi.Response]
+    app = falcon.asgi.App(middleware=[door], request_type=Request)
     app.req_options.strip_url_path_trailing_slash = True
     app.req_options.keep_blank_qs_values = True
     app.req_options.auto_parse_qs_csv = False
     handler = falcon.media.MultipartFormHandler()
     handler.parse_options.max_body_part_count = forms.MAX_PARTS
     app.req_options.media_handlers[falcon.MEDIA_MULTIPART] = handler
-    app.add_error_handler(Exception, errors.on_exception)
+    app.add_error_handler(Exception, errors.on_error)
     app.add_error_handler(falcon.HTTPError, errors.on_http_error)
-    app.add_error_handler(domain.FuncplatError, errors.on_funcplat_error)
     for route in ROUTES:
         app.add_route(route.path, route.resource(desk))
-    return app
+    return Front(cast(App, app), door, executions.Executions(desk))

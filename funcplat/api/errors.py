@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 from typing import Any
 
@@ -73,18 +74,38 @@ def answer(resp: falcon.asgi.Response, status: int, code: str, message: str, req
     resp.text = resp.media = None
 
 
-async def on_funcplat_error(
-    req: falcon.asgi.Request, resp: falcon.asgi.Response, error: errors.FuncplatError, params: Any
-) -> None:
+@dataclasses.dataclass(frozen=True, slots=True)
+class Explained:
+    """What a caller is told about an error."""
+
+    status: int
+    code: str
+    message: str
+
+    def body(self, request_id: str) -> bytes:
+        return body(self.status, self.code, self.message, request_id)
+
+
+def explain(error: Exception, request_id: str, what: str) -> Explained:
+    """What to say of an error; those that are not the caller's go to the log. ``what``: method and path."""
+    internal = f"An internal error occurred; look for {request_id} in the server's log."
+    if not isinstance(error, errors.FuncplatError):
+        LOG.error("%s %s failed", request_id, what, exc_info=error)
+        return Explained(500, errors.FuncplatError.code, internal)
     status = status_of(error)
-    message = error.message
     if status >= 500:
-        LOG.error("%s %s: %s: %s", req.context.id, error.code, req.path, message, exc_info=error)
-    if status == 500:
-        message = f"An internal error occurred; look for {req.context.id} in the server's log."
-    if status == 401:
+        LOG.error("%s %s: %s: %s", request_id, error.code, what, error.message, exc_info=error)
+    return Explained(status, error.code, internal if status == 500 else error.message)
+
+
+async def on_error(
+    req: falcon.asgi.Request, resp: falcon.asgi.Response, error: Exception, params: Any
+) -> None:
+    """For all errors but the framework's own."""
+    found = explain(error, req.context.id, f"{req.method} {req.path}")
+    if found.status == 401:
         resp.set_header("WWW-Authenticate", req.context.challenge)
-    answer(resp, status, error.code, message, req.context.id)
+    answer(resp, found.status, found.code, found.message, req.context.id)
 
 
 async def on_http_error(
@@ -100,11 +121,3 @@ async def on_http_error(
         allowed = dict(error.headers or {}).get("Allow", "")
         message = f"{req.method} is not possible at {req.path[:200]}; possible: {allowed}."
     answer(resp, status, HTTP_CODES.get(status, "request_error"), message, req.context.id)
-
-
-async def on_exception(
-    req: falcon.asgi.Request, resp: falcon.asgi.Response, error: Exception, params: Any
-) -> None:
-    LOG.error("%s %s %s failed", req.context.id, req.method, req.path, exc_info=error)
-    message = f"An internal error occurred; look for {req.context.id} in the server's log."
-    answer(resp, 500, errors.FuncplatError.code, message, req.context.id)

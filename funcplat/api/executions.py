@@ -9,6 +9,7 @@ from typing import Any
 
 import falcon
 import falcon.asgi
+import msgspec
 
 from funcplat import errors
 from funcplat.api import queries, schemas, views
@@ -43,9 +44,14 @@ class Executions(Resource):
 
     async def on_post(self, req: Request, resp: falcon.asgi.Response) -> None:
         """Calls a function: with ``sync`` the answer holds the result, else it comes at once."""
-        caller = identity(req)
+        resp.data = await self.create(identity(req), await self.body(req))
+        resp.status = 201
+        resp.content_type = falcon.MEDIA_JSON
+
+    async def create(self, caller: Identity, data: bytes) -> bytes:
+        """The same for a body as it came; returns the body of the answer (status 201)."""
         self.policy.check("execution:create", caller)
-        body = schemas.decode(await self.body(req), schemas.CreateExecution)
+        body = schemas.decode(data, schemas.CreateExecution)
         line = await self._line(caller, body)
         record = self._record(caller, body)
         if record.sync:
@@ -53,7 +59,7 @@ class Executions(Resource):
         else:
             await self.invocation.calls.accept(record)
             self.desk.queued()
-        respond(resp, views.execution(record), 201)
+        return msgspec.json.encode(views.execution(record))
 
     async def _line(self, caller: Identity, body: schemas.CreateExecution) -> Line:
         if body.function_alias is not None:

@@ -56,49 +56,62 @@ class Door:
         self._prefix = f"req-{uuid.uuid4().hex[:20]}-"
         self._count = itertools.count(1)
 
-    async def process_request(self, req: Request, resp: falcon.asgi.Response) -> None:
-        context = req.context
+    def enter(self, context: Context | None = None) -> Context:
+        """A request has come."""
+        context = context or Context()
         context.id = f"{self._prefix}{next(self._count):x}"
         context.challenge = self._auth.challenge
-        resp.set_header("x-openstack-request-id", context.id)
         if self._access_log:
             context.started = time.monotonic()
+        return context
+
+    async def identify(self, context: Context, token: str | None) -> None:
+        """Raises Unauthenticated."""
+        context.identity = await self._auth.authenticate(token)
+
+    def leave(self, context: Context, method: str, path: str, status: int) -> None:
+        """The request was answered."""
+        if not self._access_log:
+            return
+        who = context.identity
+        LOG.info(
+            "%s %s %s %s %s %.1f ms",
+            context.id,
+            who.project_id if who is not None else "-",
+            method,
+            path,
+            status,
+            (time.monotonic() - context.started) * 1000,
+        )
+
+    async def process_request(self, req: Request, resp: falcon.asgi.Response) -> None:
+        context = self.enter(req.context)
+        resp.set_header("x-openstack-request-id", context.id)
         if "//" in req.path:
             req.path = _SLASHES.sub("/", req.path).rstrip("/") or "/"
         if req.path not in OPEN_PATHS:
-            context.identity = await self._auth.authenticate(req.get_header("X-Auth-Token"))
+            await self.identify(context, req.get_header("X-Auth-Token"))
 
     async def process_response(
         self, req: Request, resp: falcon.asgi.Response, resource: object, succeeded: bool
     ) -> None:
-        if not self._access_log:
-            return
-        who = req.context.identity
-        LOG.info(
-            "%s %s %s %s %s %.1f ms",
-            req.context.id,
-            who.project_id if who is not None else "-",
-            req.method,
-            req.path,
-            resp.status_code,
-            (time.monotonic() - req.context.started) * 1000,
-        )
+        self.leave(req.context, req.method, req.path, resp.status_code)
 
 
 async def read_body(req: Request, limit: int) -> bytes:
     """The whole body.  Raises TooLarge as soon as it is known to be over ``limit`` bytes."""
     length = req.content_length
     if length is not None and length > limit:
-        raise _too_large(limit)
+        raise too_large(limit)
     chunks: list[bytes] = []
     size = 0
     async for chunk in req.stream:
         size += len(chunk)
         if size > limit:
-            raise _too_large(limit)
+            raise too_large(limit)
         chunks.append(chunk)
     return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
 
-def _too_large(limit: int) -> errors.TooLarge:
+def too_large(limit: int) -> errors.TooLarge:
     return errors.TooLarge(f"The request body is larger than the limit of {limit} bytes.")

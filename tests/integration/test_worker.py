@@ -146,9 +146,7 @@ class FunctionTest(worker_harness.WorkerTestCase):
         self.assertEqual([], client.invoke({"half": worker_harness.SECRET[:-5]}, timeout=60).output)
 
     def test_no_descriptor_is_open_but_the_standard_ones_and_three_to_the_supervisor(self) -> None:
-        client = self.loaded(
-            "import os\ndef main(): return sorted(map(int, os.listdir('/proc/self/fd')))"
-        )
+        client = self.loaded("import os\ndef main(): return sorted(map(int, os.listdir('/proc/self/fd')))")
         execution = client.invoke()
         # The channel, the timer of its calls and its output; 3 is the directory that is listed.
         self.assertEqual([0, 1, 2, 500, 501, 502], [fd for fd in execution.output if fd != 3])
