@@ -17,6 +17,7 @@ CONTACT_SECONDS = 0.25
 """Age at which the supervisor is to look at the kernel's counters again: the next call goes through it."""
 
 _RECEIVE = 64 * 1024
+_SHORT = kernel.once(lender.SHORT)
 # The platform's own requests, on a connection that is known; all else is the supervisor's business.
 _REQUEST = re.compile(
     rb"POST /invoke HTTP/1\.1\r\n"
@@ -51,7 +52,8 @@ class Guest:
 
     def wait(self) -> bool:
         """Return whether the supervisor has something to say; else the client has."""
-        return any(fd == self._channel for fd, _events in self._poll.poll())
+        ready = self._poll.poll()
+        return len(ready) > 1 or ready[0][0] == self._channel
 
     def receive(self) -> tuple[bytes, re.Match[bytes] | None]:
         """What the client sent, and the request that it is, if it is one that can be served here.
@@ -74,7 +76,7 @@ class Guest:
         if size := self._written():
             os.read(self._surface.output, size)  # what threads wrote between calls belongs to none
         self._surface.board.post(request[2], float(request[1]), time.monotonic())
-        kernel.start_timer(self._surface.timer, lender.SHORT)
+        kernel.start_timer(self._surface.timer, _SHORT)
 
     def end(self) -> bool:
         """Return whether the call is still this handler's to answer; else the supervisor has it."""
@@ -90,16 +92,17 @@ class Guest:
     def answer(self, result: bytes, log: bytes, duration: float) -> None:
         """Answer the call with success."""
         self._surface.board.phase = board.ANSWERING
-        data = memoryview(http.success(result, log, duration))
-        while data:
-            data = data[self._write(data) :]
+        data = http.success(result, log, duration)
+        sent = self._write(data)
+        while sent < len(data):
+            sent += self._write(memoryview(data)[sent:])
         self._surface.board.phase = board.IDLE
 
     def leave(self) -> None:
         """The connection is the supervisor's again."""
         os.close(self._fd)
 
-    def _write(self, data: memoryview) -> int:
+    def _write(self, data: bytes | memoryview) -> int:
         try:
             return os.write(self._fd, data)
         except BlockingIOError:

@@ -42,15 +42,19 @@ def new_timer() -> int:
     return fd
 
 
-def start_timer(fd: int, seconds: float) -> None:
-    """Have it expire once, in less than a second."""
-    _libc_timerfd_settime(fd, 0, _Times(0, 0, 0, int(seconds * 1e9)), None)
+def once(seconds: float) -> object:
+    """For `start_timer`: expire once, in less than a second."""
+    return _Times(0, 0, 0, int(seconds * 1e9))
+
+
+def start_timer(fd: int, times: object) -> None:
+    """Have a timer expire ``once``."""
+    _libc_timerfd_settime(fd, 0, times, None)
 
 
 def stop_timer(fd: int) -> bool:
     """Return whether it was stopped before it expired."""
-    before = _Times()
-    return _libc_timerfd_settime(fd, 0, _NEVER, before) == 0 and bool(before[2] or before[3])
+    return _libc_timerfd_settime(fd, 0, _NEVER, _before) == 0 and bool(_before[2] or _before[3])
 
 
 EXPIRATIONS = 8
@@ -68,6 +72,7 @@ _libc_timerfd_settime = _libc.timerfd_settime
 # struct itimerspec: seconds and nanoseconds of the interval, then of the value
 _Times = ctypes.c_long * 4
 _NEVER = _Times()
+_before = _Times()  # what timerfd_settime() tells; a handler has one thread of its own
 _libc_timerfd_settime.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p)
 
 

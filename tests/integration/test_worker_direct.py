@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import pathlib
+import random
 import signal
 import time
 
@@ -230,6 +232,45 @@ class TakenOverTest(DirectTestCase):
         for pid in self.handlers():
             os.kill(pid, signal.SIGKILL)
         self.assertEqual("memory_exceeded", client.receive_execution().reason)
+
+
+class MixtureTest(DirectTestCase):
+    """Any order of calls: each is answered, and with what is its own."""
+
+    CALLS = 250
+    CLIENTS = 3
+
+    def test_each_of_many_different_calls_has_its_own_answer(self) -> None:
+        self.loaded(ECHO)
+        clients = [self.in_background(functools.partial(self.calls, seed)) for seed in range(self.CLIENTS)]
+        self.assertEqual([[]] * self.CLIENTS, [wrong() for wrong in clients])
+        self.assertLessEqual(len(self.handlers()), self.CLIENTS)
+
+    def calls(self, seed: int) -> list[object]:
+        """What was wrong."""
+        chance, client, wrong = random.Random(seed), self.connect(), []
+        for number in range(self.CALLS):
+            text = f"{seed}-{number}"
+            kind = chance.choices(("short", "long", "raise", "exit", "fork", "lines"), (20, 4, 2, 1, 1, 2))[0]
+            arguments: dict[str, object] = {"say": text}
+            arguments |= {
+                "short": {},
+                "long": {"sleep": chance.choice((0.001, 0.004, 0.005, 0.006, 0.02))},
+                "raise": {"fail": text},
+                "exit": {"exit": 3},
+                "fork": {"fork": 1},
+                "lines": {"lines": 70_000},
+            }[kind]
+            if chance.random() < 0.3:
+                client.known = False  # the secret is sent, which a handler leaves to its supervisor
+            answer = client.invoke(arguments)
+            log = {"raise": answer.log, "lines": f"{text}\n".encode() + b"x" * 70_000}
+            expected = "failed" if kind in ("raise", "exit") else "success"
+            if (answer.status, answer.log) != (expected, log.get(kind, f"{text}\n".encode())):
+                wrong.append((number, kind, answer))
+            if not answer.log.startswith(text.encode()) or (expected == "success" and answer.output != text):
+                wrong.append((number, kind, answer))
+        return wrong
 
 
 class LiesTest(worker_harness.WorkerTestCase):
