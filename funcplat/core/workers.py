@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import sqlalchemy as sa
@@ -164,8 +164,11 @@ class Workers:
         where = sa.and_(idle, T.c.state == "ready")
         return self.drain(where, Reason(ReasonCode.IDLE, f"idle for {idle_timeout:g} s"))
 
-    def make_room(self, function_id: str) -> bool:
-        """At a cap: stop the least recently used worker of another function that is idle; False: none is."""
+    def make_room(self, function_id: str, forget: Callable[[str], None]) -> bool:
+        """At a cap: stop the least recently used worker of another function that is idle; False: none is.
+
+        ``forget(worker_id)`` returns when this process's router sends no more calls to a worker.
+        """
         query = (
             sa.select(T.c.id, T.c.handle)
             .where(T.c.state == "ready", T.c.function_id != function_id, self._mine())
@@ -175,11 +178,12 @@ class Workers:
         )
         with self._db.read() as connection:
             rows = list(connection.execute(query))
-        return any(self._is_idle(row) and self._give_way(row) for row in rows)
+        return any(self._is_idle(row) and self._give_way(row, forget) for row in rows)
 
-    def _give_way(self, row: Any) -> bool:
+    def _give_way(self, row: Any, forget: Callable[[str], None]) -> bool:
         reason = Reason(ReasonCode.SCALED_DOWN, "gave way to another function at the host's cap")
         self.drain(T.c.id == row.id, reason)
+        forget(row.id)
         if not self._is_idle(row):
             return False  # a call came first; it ends in peace, and the worker then
         self.stop(row.id, grace=0.0)
@@ -187,17 +191,28 @@ class Workers:
 
     def stop(self, worker_id: str, grace: float) -> None:
         """Stop a draining worker and settle its row.  A second stop is a no-op."""
-        query = sa.select(T.c.handle, T.c.orchestrator).where(T.c.id == worker_id, T.c.state == "draining")
+        query = sa.select(T.c.id, T.c.handle, T.c.orchestrator, T.c.reason_code)
         with self._db.read() as connection:
-            row = connection.execute(query).first()
+            row = connection.execute(query.where(T.c.id == worker_id, T.c.state == "draining")).first()
         if row is None:
             return
         driver = self._orchestrators.get(row.orchestrator)
+        reason = None
         if row.handle is not None and driver is not None:
+            reason = self._autopsy(row, driver)
             handle = Handle.from_json(json.loads(row.handle))
             driver.stop_worker(handle, grace, grace + self._options.start_deadline)
-        self.settle(worker_id)
-        LOG.info("worker %s: stopped", worker_id)
+        self.settle(worker_id, reason)
+        LOG.info("worker %s: stopped%s", worker_id, f": {reason.message}" if reason is not None else "")
+
+    def _autopsy(self, row: Any, driver: plugins.GuardedOrchestrator) -> Reason | None:
+        """What a driver whose workers leave something behind knows of the end of one that died."""
+        if row.reason_code != ReasonCode.WORKER_DIED or Capability.SURVIVES not in driver.capabilities:
+            return None
+        for state in driver.list_workers(self._options.start_deadline):
+            if state.worker_id == row.id and state.detail:
+                return Reason(ReasonCode.WORKER_DIED, f"the worker died: {state.detail}")
+        return None
 
     def draining(self) -> list[Any]:
         """Rows of the workers that this server has to stop."""

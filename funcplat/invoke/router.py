@@ -63,7 +63,7 @@ class Backend(Protocol):
 
     def start(self, revision_id: str) -> Worker: ...
 
-    def make_room(self, function_id: str) -> bool: ...
+    def make_room(self, function_id: str, forget: Callable[[str], None]) -> bool: ...
 
     def prepare(self, revision_id: str) -> None: ...
 
@@ -256,9 +256,17 @@ class Router:
         try:
             return self._backend.start(route.revision_id)
         except errors.NoCapacity as error:
-            if getattr(error, "kind", None) == "node" and self._backend.make_room(route.function_id):
-                return self._backend.start(route.revision_id)
-            raise
+            if getattr(error, "kind", None) != "node":
+                raise
+            if not self._backend.make_room(route.function_id, self._forget_from_thread):
+                raise
+        return self._backend.start(route.revision_id)
+
+    def _forget_from_thread(self, worker_id: str) -> None:
+        async def forget() -> None:
+            self.drained([worker_id])
+
+        asyncio.run_coroutine_threadsafe(forget(), self._loop).result()
 
     def _start_failed(self, line: Line, error: BaseException) -> None:
         if not isinstance(error, errors.FuncplatError):

@@ -92,6 +92,11 @@ class Handler:
         """Whether it runs a call of the client that it was lent."""
         return self.state is _LENT and self._lender.running
 
+    @property
+    def has_client(self) -> bool:
+        """Whether it was lent a connection, and has not given it back."""
+        return self.state is _LENT
+
     def recall(self) -> None:
         """Have the connection back that it was lent, when it has no call."""
         if self.state is _LENT:

@@ -80,6 +80,11 @@ class Pool:
         """Calls that run or wait, those with clients that handlers serve themselves too."""
         return self.busy + sum(one.serves_client for one in self._handlers.values())
 
+    @property
+    def held(self) -> int:
+        """Calls that run or wait, and clients from whom handlers may take one at any moment."""
+        return self.busy + sum(one.has_client for one in self._handlers.values())
+
     def start(self) -> None:
         """Make the first handler, so that the import is under way before the first call."""
         try:

@@ -121,7 +121,10 @@ class Service:
 
     def _ready(self) -> bytes:
         state = "draining" if self._draining else "blank" if self._pool is None else "loaded"
-        busy = 0 if self._pool is None else self._pool.occupied
+        busy = 0
+        if self._pool is not None:
+            # Who drains it waits for nothing to run: what was lent counts until it has come back.
+            busy = self._pool.held if self._draining else self._pool.occupied
         body = json.dumps({"state": state, "busy": busy, "concurrency": self._concurrency})
         return http.answer(200, body.encode("ascii"))
 

@@ -349,20 +349,26 @@ class DownTests(WorkersTest):
         self.age(older, 20)
         self.age(newer, 10)
         self.age(mine, 30)
-        self.assertTrue(self.core.workers.make_room(self.made.id))
+        forgotten: list[tuple[str, str]] = []
+
+        def forget(worker_id: str) -> None:
+            forgotten.append((worker_id, self.state(worker_id)[0]))
+
+        self.assertTrue(self.core.workers.make_room(self.made.id, forget))
+        self.assertEqual([(older, "draining")], forgotten)
         self.assertEqual(("deleted", "scaled_down"), self.state(older))
         self.assertEqual(("ready", "ready"), (self.state(newer)[0], self.state(mine)[0]))
 
     def test_no_room_is_made_by_busy_workers(self) -> None:
         worker_id = self.start(self.function())
         self.core.workers._is_idle = lambda row: False
-        self.assertFalse(self.core.workers.make_room(self.made.id))
+        self.assertFalse(self.core.workers.make_room(self.made.id, self.fail))
         self.assertEqual(("ready", None), self.state(worker_id))
 
     def test_no_room_is_made_by_workers_of_other_nodes(self) -> None:
         there = self.server(node="there")
         worker_id = self.start(self.function(), there)
-        self.assertFalse(self.core.workers.make_room(self.made.id))
+        self.assertFalse(self.core.workers.make_room(self.made.id, self.fail))
         self.assertEqual(("ready", None), self.state(worker_id))
 
     def test_rows_of_workers_that_were_deleted_long_ago_are_purged(self) -> None:

@@ -51,7 +51,7 @@ class PlayedWorkers:
     def read(self, function_id, version):
         return Route(function_id, version, "p", 5, "r", "runtime", "available", ())
 
-    def make_room(self, function_id):
+    def make_room(self, function_id, forget):
         return False
 
     def start(self, revision_id):

@@ -139,7 +139,11 @@ class DirectTest(DirectTestCase):
 
     def test_a_drained_worker_takes_no_call_of_a_client_of_its_own(self) -> None:
         client = self.lent()
-        self.assertEqual(200, self.connect().ask("POST", "/drain").status)
+        other = self.connect()
+        self.assertEqual(0, other.ask("GET", "/ready").json()["busy"])
+        self.assertEqual(200, other.ask("POST", "/drain").status)
+        # The handler may take a call until it has given the connection back: who stops idle workers waits.
+        self.wait_for(lambda: other.ask("GET", "/ready").json()["busy"] == 0, "a connection given back")
 
         def refused() -> bool:
             client.send_invoke()

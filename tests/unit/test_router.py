@@ -47,7 +47,7 @@ class PlayedBackend:
     def prepare(self, revision_id):
         self.prepared.append(revision_id)
 
-    def make_room(self, function_id):
+    def make_room(self, function_id, forget):
         self.start_error = None if self.room else self.start_error
         return self.room
 
@@ -57,12 +57,15 @@ class RouterTests(testtools.TestCase):
         super().setUp()
         self.backend = PlayedBackend()
         self.gate = None
+        self.run_in_threads = False
 
     def router(self, patience=0.0, queue_limit=10, queue_timeout=5.0):
         async def run(function, *args):
             await asyncio.sleep(0)
             if self.gate is not None and function.__name__ == "_start_sync":
                 await self.gate.wait()
+            if self.run_in_threads:
+                return await asyncio.to_thread(function, *args)
             return function(*args)
 
         options = router.RouterOptions(self.backend.concurrency, patience, queue_limit, queue_timeout)
@@ -249,6 +252,30 @@ class RouterTests(testtools.TestCase):
             self.backend.start_error, self.backend.room = error, True
             routes = self.router()
             self.assertIsNotNone(await routes.place(await routes.line("f", 0)))
+
+        asyncio.run(scenario())
+
+    def test_a_worker_that_gives_way_gets_no_more_calls_before_it_is_stopped(self):
+        async def scenario():
+            self.run_in_threads = True
+            routes = self.router()
+            line = await routes.line("f", 0)
+            station = await routes.place(line)
+            seen = []
+
+            def make_room(function_id, forget):
+                self.backend.start_error = None
+                seen.append(line.stations.worker_ids)
+                forget(station.worker.id)
+                seen.append(line.stations.worker_ids)
+                return True
+
+            error = errors.NoCapacity("the cap is reached")
+            error.kind = "node"
+            self.backend.start_error, self.backend.make_room = error, make_room
+            for _ in range(self.backend.concurrency):
+                await routes.place(line)  # the last one finds no place, and asks for a worker
+            self.assertEqual([[station.worker.id], []], seen)
 
         asyncio.run(scenario())
 
