@@ -40,7 +40,7 @@ class Executions(Resource):
         self.policy.check("execution:list", identity(req))
         listing = self.listing(req, core.FILTERS, "execution:list:all_projects")
         rows = await self.run(self.services.executions.list, identity(req), listing)
-        respond_list(req, resp, "executions", [views.execution(row) for row in rows], listing)
+        respond_list(req, resp, "executions", views.executions(rows), listing)
 
     async def on_post(self, req: Request, resp: falcon.asgi.Response) -> None:
         """Calls a function: with ``sync`` the answer holds the result, else it comes at once."""

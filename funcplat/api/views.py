@@ -248,7 +248,45 @@ def worker(row: Any) -> WorkerView:
     )
 
 
-def execution(row: Execution | Record | Any) -> ExecutionView:
+def executions(rows: Iterable[Sequence[Any]]) -> list[ExecutionView]:
+    """A list's rows, with the fields of `Execution` in order; see `functions`."""
+    return [
+        ExecutionView(
+            id=key,
+            function_id=function_id,
+            function_version=version,
+            function_alias=alias,
+            description=description,
+            status="running" if status == "queued" else status,
+            sync=sync,
+            input=given,
+            result=result,
+            project_id=project_id,
+            created_at=_when(created_at),
+            updated_at=timestamp(updated_at),
+            reason=reason(code, message),
+            phase=status if status in ("queued", "running") else "finished",
+        )
+        for (
+            key,
+            function_id,
+            version,
+            alias,
+            description,
+            status,
+            sync,
+            given,
+            result,
+            code,
+            message,
+            project_id,
+            created_at,
+            updated_at,
+        ) in rows
+    ]
+
+
+def execution(row: Execution | Record) -> ExecutionView:
     """``status`` has the old server's words; ``phase`` tells a queued execution from a running one."""
     status = row.status
     phase = status if status in ("queued", "running") else "finished"
