@@ -10,11 +10,9 @@ import concurrent.futures
 import contextlib
 import dataclasses
 import datetime
-import fcntl
 import functools
 import ipaddress
 import logging
-import os
 import pathlib
 import platform
 import uuid
@@ -23,7 +21,7 @@ from typing import Any
 
 from oslo_config import cfg
 
-from funcplat import errors, plugins
+from funcplat import errors, plugins, statedir
 from funcplat.auth.base import AuthDriver
 from funcplat.core import packages, servers
 from funcplat.core.executions import Executions
@@ -42,6 +40,7 @@ from funcplat.invoke.recorder import Recorder
 from funcplat.invoke.router import Router, RouterOptions
 
 LOG = logging.getLogger(__name__)
+NO_DIGEST = "0" * 64
 CODE_CACHE_SIZE = 4 * 1024**3
 """Bytes of unpacked packages that are kept on this machine beyond those in use."""
 
@@ -97,12 +96,12 @@ def services(conf: cfg.ConfigOpts) -> Iterator[Services]:
 
     Raises ConfigError where it cannot serve: the message says what to change.
     """
-    state_dir = prepare_state_dir(conf)
+    state_dir = statedir.prepare(conf)
     with contextlib.ExitStack() as stack:
         db = database(conf, state_dir)
         stack.callback(db.close)
         if db.is_sqlite:
-            stack.enter_context(_locked(state_dir))
+            stack.enter_context(statedir.locked(state_dir))
         _prepare_schema(conf, db)
         built = _build(conf, state_dir, db, stack)
         _check(built)
@@ -169,7 +168,7 @@ def database(conf: cfg.ConfigOpts, state_dir: pathlib.Path) -> session.Database:
 
 def database_upgrade(conf: cfg.ConfigOpts) -> str:
     """Upgrade the schema; returns a sentence for people."""
-    with contextlib.closing(database(conf, prepare_state_dir(conf))) as db:
+    with contextlib.closing(database(conf, statedir.prepare(conf))) as db:
         before = db.found_version()
         after = db.upgrade()
     if before == after:
@@ -179,13 +178,13 @@ def database_upgrade(conf: cfg.ConfigOpts) -> str:
 
 def database_check(conf: cfg.ConfigOpts) -> str:
     """Raises SchemaError unless the schema is this release's; returns a sentence for people."""
-    with contextlib.closing(database(conf, state_directory(conf))) as db:
+    with contextlib.closing(database(conf, statedir.path_of(conf))) as db:
         return f"The schema is at version {db.check()}, as this release needs it."
 
 
 def describe_drivers(conf: cfg.ConfigOpts) -> list[DriverDescription]:
     """Every installed driver and how it does on this machine."""
-    context = _context(conf, prepare_state_dir(conf), str(uuid.uuid4()))
+    context = _context(conf, statedir.prepare(conf), str(uuid.uuid4()))
     enabled = {
         "orchestrator": conf.orchestrator.enabled,
         "storage": conf.storage.enabled,
@@ -313,9 +312,21 @@ def _check(built: Services) -> None:
             driver.check()
         except errors.DriverError as error:
             raise errors.ConfigError(f"the {name} cannot work: {error.message}") from error
+    _check_package_store(built)
     for name, orchestrator in built.orchestrators.items():
         for feature in orchestrator.features():
             LOG.info("%s: %s: %s (%s)", name, feature.name, feature.isolation, feature.detail)
+
+
+def _check_package_store(built: Services) -> None:
+    name = built.conf.storage.packages
+    try:
+        # Of no package: whether it keeps packages at all, and answers.
+        built.storages[name].exists(NO_DIGEST, built.conf.storage.deadline)
+    except errors.DriverError as error:
+        raise errors.ConfigError(
+            f"[storage] packages = {name} cannot keep packages: {error.message}"
+        ) from error
 
 
 def _describe(
@@ -352,40 +363,7 @@ def _describe(
     )
 
 
-# -- the state directory and the schema ------------------------------------------------------------------
-
-
-def state_directory(conf: cfg.ConfigOpts) -> pathlib.Path:
-    return pathlib.Path(conf.state_dir).expanduser().absolute()
-
-
-def prepare_state_dir(conf: cfg.ConfigOpts) -> pathlib.Path:
-    """Make the state directory, for this user's eyes alone.  Raises ConfigError."""
-    path = state_directory(conf)
-    try:
-        path.mkdir(mode=0o700, parents=True, exist_ok=True)
-        (path / "spool").mkdir(mode=0o700, exist_ok=True)
-    except OSError as error:
-        raise errors.ConfigError(f"state_dir {path} cannot be made: {error.strerror}") from error
-    return path
-
-
-@contextlib.contextmanager
-def _locked(state_dir: pathlib.Path) -> Iterator[None]:
-    with (state_dir / "lock").open("a+") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            file.seek(0)
-            holder = file.read().strip() or "unknown"
-            raise errors.StateInUse(
-                f"another server (process {holder}) uses the state directory {state_dir}; stop it, or give "
-                "this one a state_dir of its own. Several servers need PostgreSQL or MariaDB"
-            ) from error
-        file.truncate(0)
-        file.write(str(os.getpid()))
-        file.flush()
-        yield
+# -- the schema ----------------------------------------------------------------------------------------------
 
 
 def _prepare_schema(conf: cfg.ConfigOpts, db: session.Database) -> None:
