@@ -12,6 +12,8 @@ from tests.runner import report
 from tests.services import access, catalog, kubernetes, processes, session
 
 QINLING_VARIABLE = "FUNCPLAT_TEST_QINLING_VENV"
+INTERPRETERS = ("nodejs",)
+"""Debian packages of what functions are written for, besides Python."""
 
 
 def name_kube_scripts() -> None:
@@ -28,7 +30,7 @@ def install(told: report.Report) -> None:
     # a script may call apt-get itself: it too shall wait for its turn
     with packages.patient_apt():
         try:
-            packages.install(name for service in services for name in service.packages)
+            packages.install([*INTERPRETERS, *(name for service in services for name in service.packages)])
         except packages.InstallError as error:
             told.fail("installing Debian packages", str(error))
             return
