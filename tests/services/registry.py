@@ -14,10 +14,10 @@ class Registry(base.Service):
 
     name = "registry"
     title = "the container registry"
-    packages = ("docker-registry",)
+    packages = ("docker-registry", "openssl")
 
     def missing(self) -> str | None:
-        return self.lacking("docker-registry")
+        return self.lacking("docker-registry", "openssl")
 
     def start(self, directory: pathlib.Path, running: Mapping[str, base.Settings]) -> base.Settings:
         data, port = base.data_directory(directory), processes.free_port()
