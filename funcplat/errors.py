@@ -22,9 +22,12 @@ The tree::
     +-- DriverError                  a driver failed; the operator can mend it
     |   +-- DriverUnavailable        ... for now: the call may be tried again
     |   |   +-- DriverTimeout        ... it did not answer within its deadline
+    |   |   +-- EngineFull           ... it has no disk space left
     |   +-- NotSupported             ... the driver has no such capability
     |   +-- NoCapacity               ... no room for another worker
     |   +-- ImageUnknown             ... it cannot run a runtime of this image
+    |   |   +-- ImageMissing         ... there is no such image where it is looked for
+    |   |   +-- ImageDenied          ... the registry does not give the image to this platform
     |   +-- PackageMissing           ... the store does not hold this package
     |   +-- PackageCorrupt           ... what the store holds is not what was put
     +-- WorkerError                  a worker broke the protocol or went away
@@ -267,6 +270,12 @@ class DriverTimeout(DriverUnavailable):
     code = "driver_timeout"
 
 
+class EngineFull(DriverUnavailable):
+    """What the driver talks to has no disk space left."""
+
+    code = "engine_full"
+
+
 class NotSupported(DriverError):
     """The driver has no such capability."""
 
@@ -283,6 +292,18 @@ class ImageUnknown(DriverError):
     """The driver cannot run a runtime of this image."""
 
     code = "image_unknown"
+
+
+class ImageMissing(ImageUnknown):
+    """There is no such image."""
+
+    code = "image_missing"
+
+
+class ImageDenied(ImageUnknown):
+    """The registry does not give the image to this platform."""
+
+    code = "image_denied"
 
 
 class PackageMissing(DriverError):

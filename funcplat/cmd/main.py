@@ -34,6 +34,7 @@ COMMANDS = {
         "function detach": "workers:Detach",
         "function scale-up": "workers:ScaleUp",
         "function scale-down": "workers:ScaleDown",
+        "runtime build": "builds:Build",
         "runtime create": "runtimes:Create",
         "runtime list": "runtimes:List",
         "runtime show": "runtimes:Show",

@@ -23,7 +23,7 @@ class Dockerd(base.Service):
 
     name = "dockerd"
     title = "the Docker Engine"
-    packages = ("docker.io", "iptables", "iproute2", "busybox-static")
+    packages = ("docker.io", "iptables", "iproute2", "busybox-static", "openssl")
 
     def missing(self) -> str | None:
         if os.geteuid() != 0:

@@ -101,10 +101,10 @@ class LoadTests(PluginTest):
 
     def test_an_unknown_name_lists_what_is_installed_and_by_whom(self) -> None:
         self.install("echo")
-        self.refused("docker", "'docker'", "echo (strangers-drivers)", "process (funcplat)")
+        self.refused("podman", "'podman'", "echo (strangers-drivers)", "process (funcplat)")
 
     def test_an_unknown_name_says_where_drivers_come_from(self) -> None:
-        self.refused("docker", "entry point in the group funcplat.orchestrator")
+        self.refused("podman", "entry point in the group funcplat.orchestrator")
 
     def test_a_name_of_two_distributions_is_refused_naming_both(self) -> None:
         self.install("echo")

@@ -1,0 +1,1 @@
+"""The orchestrator driver ``docker``: workers are containers of a Docker Engine."""

@@ -1,0 +1,137 @@
+"""Image functions: a container of any image that runs once, with arguments, and is removed."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import logging
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from funcplat import errors
+from funcplat.drivers import base
+from funcplat.drivers.docker import containers, deadlines, engine, images, workers
+
+LOG = logging.getLogger(__name__)
+MAX_LOG = 1 << 20
+"""Bytes of output that are kept of a run; more is read, so that it can go on, and dropped."""
+READ_TIMEOUT = 5.0
+"""Seconds for the last output to come in when a container has ended."""
+CLEAN_UP_DEADLINE = 20.0
+
+
+class Jobs:
+    """Runs of image functions.  Thread-safe."""
+
+    def __init__(self, docker: engine.Engine, names: containers.Names, of: workers.Workers) -> None:
+        self._docker = docker
+        self._names = names
+        self._workers = of
+        self._threads = concurrent.futures.ThreadPoolExecutor(16, thread_name_prefix="docker-job")
+
+    def close(self) -> None:
+        self._threads.shutdown(wait=False)
+
+    def run(
+        self,
+        spec: base.WorkerSpec,
+        body: Mapping[str, Any],
+        timeout: float,
+        deadline: deadlines.Deadline,
+    ) -> base.ImageRun:
+        """Run a container of this body to its end.
+
+        ``timeout``: seconds until it is killed.  Raises DriverError; nothing is left in any case.
+        """
+        name = self._names.job(spec.worker_id)
+        try:
+            self._docker.call("POST", "/containers/create", deadline, {"name": name}, body)
+            return self._watch(name, timeout, deadline)
+        finally:
+            self._remove(name)
+
+    def _watch(self, name: str, timeout: float, deadline: deadlines.Deadline) -> base.ImageRun:
+        output = _Output()
+        # Before the start, so that nothing is missed: it is kept here, not on the Engine's disk.
+        stream = self._docker.attach(name)
+        reading = self._threads.submit(output.read, stream)
+        self._docker.call("POST", f"/containers/{name}/start", deadline)
+        started = time.monotonic()
+        timed_out = not self._ended(name, min(timeout, deadline.remaining()))
+        if timed_out:
+            self._workers.kill(name, deadlines.Deadline(CLEAN_UP_DEADLINE))
+        duration = time.monotonic() - started
+        concurrent.futures.wait([reading], READ_TIMEOUT)
+        state = self._docker.call("GET", f"/containers/{name}/json", deadlines.Deadline(CLEAN_UP_DEADLINE))[
+            "State"
+        ]
+        return base.ImageRun(
+            exit_code=state["ExitCode"],
+            log=output.kept(),
+            duration=duration,
+            timed_out=timed_out,
+            out_of_memory=bool(state.get("OOMKilled")) and not timed_out,
+        )
+
+    def _ended(self, name: str, timeout: float) -> bool:
+        """Wait for a container's end; whether it came in time."""
+        try:
+            self._docker.call("POST", f"/containers/{name}/wait", deadlines.Deadline(timeout))
+        except errors.DriverTimeout:
+            return False
+        return True
+
+    def _remove(self, name: str) -> None:
+        try:
+            self._workers.remove_named(name, deadlines.Deadline(CLEAN_UP_DEADLINE))
+        except errors.DriverError as error:
+            # `Pool.tend` does
+            LOG.warning("container %s is not removed yet: %s", name, error.message)
+
+
+class _Output:
+    """What a container writes, from one thread to another."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._data = bytearray()
+
+    def read(self, stream: Iterator[bytes]) -> None:
+        try:
+            for chunk in stream:
+                with self._lock:
+                    self._data += chunk[: MAX_LOG - len(self._data)]
+        except errors.DriverError as error:
+            LOG.warning("the output of an image function broke off: %s", error.message)
+
+    def kept(self) -> bytes:
+        with self._lock:
+            return bytes(self._data)
+
+
+def body(
+    spec: base.WorkerSpec,
+    image: images.Image,
+    arguments: Sequence[str],
+    user: str,
+    network: str,
+    labels: Mapping[str, str],
+) -> dict[str, Any]:
+    """The body of ``POST /containers/create``: as confined as a worker, with the limits it is to have."""
+    disk = containers.disk_of(spec)
+    host = {
+        **containers.confined(disk, network),
+        **containers.limits(spec.cpu, spec.memory, spec.pids),
+        "LogConfig": {"Type": "none"},
+    }
+    # What an image declares as volumes would be on the Engine's disk.
+    options = f"rw,exec,nosuid,nodev,mode=1777,size={disk}"
+    host["Tmpfs"] = {**host["Tmpfs"], **dict.fromkeys(image.volumes, options)}
+    return {
+        "Image": image.id,
+        "Cmd": list(arguments) or None,  # none: what the image says
+        "User": user,
+        "Labels": labels,
+        "HostConfig": host,
+    }

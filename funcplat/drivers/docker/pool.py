@@ -1,0 +1,168 @@
+"""Containers that are started and wait for a function.
+
+A pool is what the Engine lists: running containers of one shape with a pool's name.  One is claimed by
+giving it a worker's name.  What this process remembers
+are shapes that it was asked for lately, so as to keep some ready of them.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import logging
+import random
+import threading
+import time
+from collections.abc import Callable, Sequence
+
+from funcplat import errors
+from funcplat.drivers.docker import containers, deadlines, engine
+
+LOG = logging.getLogger(__name__)
+MAKE_DEADLINE = 60.0
+"""Seconds that making a container for a pool may take; nobody waits for it."""
+YOUNG = 2 * MAKE_DEADLINE
+"""Seconds for which a container of a pool that does not run may still be about to."""
+PAUSE = 0.3
+"""Seconds before a container is made ready."""
+
+Lister = Callable[[deadlines.Deadline], Sequence[containers.Container]]
+Maker = Callable[[containers.Shape, deadlines.Deadline], object]
+Remover = Callable[[containers.Container, deadlines.Deadline], None]
+
+
+class Pool:
+    """The pools of one installation.  Thread-safe."""
+
+    def __init__(
+        self, docker: engine.Engine, size: int, idle: float, listing: Lister, make: Maker, remove: Remover
+    ) -> None:
+        self._docker = docker
+        self._size = size
+        self._idle = idle
+        self._list = listing
+        self._make = make
+        self._remove = remove
+        self._lock = threading.Lock()
+        self._wanted: dict[containers.Shape, float] = {}  # until when, by the monotonic clock
+        self._filling: set[containers.Shape] = set()
+        self._claiming: set[str] = set()  # ids of containers
+        self._closing = threading.Event()
+        self._threads = concurrent.futures.ThreadPoolExecutor(2, thread_name_prefix="docker-pool")
+
+    def close(self) -> None:
+        """Make no more; returns when nothing is being made."""
+        with self._lock:
+            self._closing.set()
+        self._threads.shutdown(cancel_futures=True)
+
+    def claim(
+        self, shape: containers.Shape, name: str, deadline: deadlines.Deadline
+    ) -> containers.Container | None:
+        """Give a waiting container this name; None: there is none.
+
+        Raises Refused with 409 where the name is taken.
+        """
+        waiting = [each for each in self._list(deadline) if _waits(each) and _is(each, shape)]
+        random.shuffle(waiting)  # several processes seldom ask for the same one
+        return next((each for each in waiting if self._take(each, name, deadline)), None)
+
+    def _take(self, container: containers.Container, name: str, deadline: deadlines.Deadline) -> bool:
+        """Rename a container; whether that was not done by somebody else at the same moment."""
+        with self._lock:
+            if container.id in self._claiming:
+                return False
+            self._claiming.add(container.id)
+        try:
+            return self._rename(container, name, deadline)
+        finally:
+            with self._lock:
+                self._claiming.discard(container.id)
+
+    def _rename(self, container: containers.Container, name: str, deadline: deadlines.Deadline) -> bool:
+        # By its old name, which who comes later does not find any more.  Another process may have found it
+        # just before, and then renames it again: it waits for the container's lock, before this look does.
+        try:
+            self._docker.call("POST", f"/containers/{container.name}/rename", deadline, {"name": name})
+            found = self._docker.call("GET", f"/containers/{container.id}/json", deadline)
+        except engine.Refused as error:
+            if error.status == 404:
+                return False
+            raise
+        return bool(found["Name"] == f"/{name}")
+
+    def has(self, shape: containers.Shape, deadline: deadlines.Deadline) -> bool:
+        """Whether a container of this shape waits."""
+        return any(_waits(each) and _is(each, shape) for each in self._list(deadline))
+
+    def want(self, shape: containers.Shape) -> None:
+        """Keep containers of this shape ready for a while."""
+        if self._size == 0:
+            return
+        with self._lock:
+            self._wanted[shape] = time.monotonic() + self._idle
+            if not self._closing.is_set():
+                self._start_filling(shape)
+
+    def _start_filling(self, shape: containers.Shape) -> None:
+        """Under the lock."""
+        if shape not in self._filling:
+            self._filling.add(shape)
+            self._threads.submit(self._fill, shape)
+
+    def _fill(self, shape: containers.Shape) -> None:
+        try:
+            # PERF: making a container keeps a core busy for 0.3 s, which the first call of the worker that
+            # was just claimed would feel: 40 ms become 70.
+            while not self._closing.wait(PAUSE) and self._lacks(shape):
+                self._make(shape, deadlines.Deadline(MAKE_DEADLINE))
+        except errors.DriverError as error:
+            # `tend` tries again
+            LOG.warning("no container could be made ready for %s: %s", shape.image, error.message)
+        finally:
+            with self._lock:
+                self._filling.discard(shape)
+
+    def _lacks(self, shape: containers.Shape) -> bool:
+        found = self._list(deadlines.Deadline(MAKE_DEADLINE))
+        return sum(each.kind == "p" and _is(each, shape) for each in found) < self._size
+
+    def tend(self, found: Sequence[containers.Container], now: float) -> None:
+        """Remove what is broken, was not claimed for long or should have ended, and make what is missing.
+
+        Returns at once.  ``now``: seconds since the epoch.
+        """
+        pooled = [each for each in found if each.kind == "p"]
+        runs = [each for each in found if each.kind == "j"]
+        with self._lock:
+            if self._closing.is_set():
+                return
+            self._wanted = {shape: end for shape, end in self._wanted.items() if end > time.monotonic()}
+            keys = {shape.key for shape in self._wanted}
+            useless = [each for each in pooled if self._is_useless(each, keys, now)]
+            useless += [each for each in runs if now > float(each.labels.get(containers.UNTIL, "0"))]
+            if useless:
+                self._threads.submit(self._clear, useless)
+            for shape in self._wanted:
+                if sum(_waits(each) and _is(each, shape) for each in pooled) < self._size:
+                    self._start_filling(shape)
+
+    def _is_useless(self, container: containers.Container, wanted: set[str], now: float) -> bool:
+        age = now - container.created
+        if not container.runs:
+            return container.state in ("exited", "dead") or age > YOUNG
+        return age > self._idle and container.labels.get(containers.SHAPE) not in wanted
+
+    def _clear(self, useless: Sequence[containers.Container]) -> None:
+        for container in useless:
+            try:
+                self._remove(container, deadlines.Deadline(MAKE_DEADLINE))
+            except errors.DriverError as error:
+                LOG.warning("container %s of a pool is not removed: %s", container.name, error.message)
+
+
+def _waits(container: containers.Container) -> bool:
+    return container.kind == "p" and container.state == "running"
+
+
+def _is(container: containers.Container, shape: containers.Shape) -> bool:
+    return container.labels.get(containers.SHAPE) == shape.key

@@ -1,0 +1,108 @@
+"""Images for tests, of what this machine has: its Python interpreter and busybox.  No registry is asked."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import io
+import os
+import pathlib
+import platform
+import re
+import subprocess
+import sys
+import sysconfig
+import tarfile
+import tempfile
+from collections.abc import Iterator
+
+CACHE = pathlib.Path(tempfile.gettempdir() if os.geteuid() else "/var/tmp") / "funcplat-test-images"
+LEFT_OUT = {
+    "__pycache__", "distutils", "ensurepip", "idlelib", "lib2to3", "site-packages", "dist-packages", "test",
+    "tests", "tkinter", "turtledemo",
+}  # fmt: skip
+APPLETS = ("sh", "sleep", "id", "ls", "cat", "true", "false", "dd")
+
+
+def python_base() -> pathlib.Path:
+    """A tar file of a root file system with this interpreter, made once for each version of it."""
+    digest = hashlib.sha256(pathlib.Path(__file__).read_bytes() + platform.python_version().encode())
+    CACHE.mkdir(mode=0o700, exist_ok=True)
+    path = CACHE / f"python-{digest.hexdigest()[:16]}.tar"
+    with (CACHE / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not path.exists():
+            unfinished = path.with_suffix(".new")
+            _write(unfinished)
+            unfinished.rename(path)
+    return path
+
+
+def _write(path: pathlib.Path) -> None:
+    busybox = pathlib.Path("/usr/bin/busybox" if os.path.exists("/usr/bin/busybox") else "/bin/busybox")
+    version = f"python{sys.version_info.major}.{sys.version_info.minor}"
+    interpreter = pathlib.Path(getattr(sys, "_base_executable", sys.executable)).resolve()
+    with tarfile.open(path, "w") as tar:
+        for name in ("bin", "etc", "tmp", "usr", "usr/local", "usr/local/bin", "usr/local/lib"):
+            _add_directory(tar, name)
+        _add(tar, busybox, "bin/busybox")
+        for applet in APPLETS:
+            _add_link(tar, f"bin/{applet}", "busybox")
+        _add(tar, interpreter, f"usr/local/bin/{version}")
+        _add_link(tar, "usr/local/bin/python3", version)
+        shared = [interpreter]
+        for source in _library(pathlib.Path(sysconfig.get_path("stdlib"))):
+            relative = source.relative_to(sysconfig.get_path("stdlib"))
+            _add(tar, source, f"usr/local/lib/{version}/{relative}")
+            shared += [source] if ".so" in source.name else []
+        for source, name in _needed(shared).items():
+            _add(tar, source, name)
+        _add_text(tar, "etc/passwd", "root:x:0:0::/:/bin/sh\n")
+        _add_text(tar, "etc/group", "root:x:0:\n")
+
+
+def _library(directory: pathlib.Path) -> Iterator[pathlib.Path]:
+    for root, names, files in os.walk(directory):
+        names[:] = sorted(name for name in names if name not in LEFT_OUT and not name.startswith("config-"))
+        for file in sorted(files):
+            if file.endswith((".py", ".so")) and not file.startswith(("_tkinter", "_test", "_ctypes_test")):
+                yield pathlib.Path(root) / file
+
+
+def _needed(binaries: list[pathlib.Path]) -> dict[pathlib.Path, str]:
+    """Shared libraries by path, with where the dynamic linker of the image finds them."""
+    listed = subprocess.run(["ldd", *binaries], capture_output=True, text=True, check=True).stdout
+    found = {pathlib.Path(path) for path in re.findall(r"=> (/\S+)", listed)}
+    library = next(path.parent for path in sorted(found) if path.name.startswith("libc.so"))
+    needed = {path: f"{str(library)[1:]}/{path.name}" for path in sorted(found)}
+    linkers = {pathlib.Path(path) for path in re.findall(r"^\s+(/\S*ld-\S+)", listed, re.MULTILINE)}
+    return needed | {path: str(path)[1:] for path in linkers}
+
+
+def _info(name: str, mode: int, kind: bytes) -> tarfile.TarInfo:
+    info = tarfile.TarInfo(name)  # of root, and of no time: equal files make equal layers
+    info.mode, info.type = mode, kind
+    return info
+
+
+def _add_directory(tar: tarfile.TarFile, name: str) -> None:
+    tar.addfile(_info(name, 0o1777 if name == "tmp" else 0o755, tarfile.DIRTYPE))
+
+
+def _add_link(tar: tarfile.TarFile, name: str, target: str) -> None:
+    info = _info(name, 0o777, tarfile.SYMTYPE)
+    info.linkname = target
+    tar.addfile(info)
+
+
+def _add(tar: tarfile.TarFile, source: pathlib.Path, name: str) -> None:
+    data = source.read_bytes()
+    info = _info(name, 0o755 if os.access(source, os.X_OK) else 0o644, tarfile.REGTYPE)
+    info.size = len(data)
+    tar.addfile(info, io.BytesIO(data))
+
+
+def _add_text(tar: tarfile.TarFile, name: str, text: str) -> None:
+    info = _info(name, 0o644, tarfile.REGTYPE)
+    info.size = len(text)
+    tar.addfile(info, io.BytesIO(text.encode()))
