@@ -169,6 +169,15 @@ class PlacesTest(testtools.TestCase):
         self.assertTrue((place.code / "a" / "b" / "c.py").samefile(code / "a" / "b" / "c.py"))
         self.assertTrue((place.code / "link").is_symlink())
 
+    def test_what_was_released_is_collected_at_once_unless_a_container_still_has_it(self) -> None:
+        place = self.places.make()
+        place.release()
+        self.places.collect({str(place.path)}, 60.0)
+        self.assertTrue(place.path.exists())
+        self.places.collect(set(), 60.0)
+        self.assertFalse(place.path.exists())
+        place.release()  # of one that is gone
+
     def test_what_a_crash_left_is_collected_when_it_is_old(self) -> None:
         kept, left = self.places.make(), self.places.make()
         self.places.collect({str(kept.path)}, 60.0)

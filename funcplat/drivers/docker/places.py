@@ -48,6 +48,11 @@ class Place:
         """From now on the container can change nothing here.  Idempotent."""
         self.sockets.chmod(0o755)
 
+    def release(self) -> None:
+        """Its container is about to be removed: without one it may go at once, whoever comes to that."""
+        with contextlib.suppress(FileNotFoundError):
+            os.utime(self.path, (0, 0))
+
     def give_code(self, source: pathlib.Path) -> None:
         """Show the container an unpacked package, by links to its files where that is possible.  Idempotent.
 
@@ -91,7 +96,7 @@ class Places:
                 shutil.rmtree(place.path)
 
     def collect(self, used: Collection[str], age: float) -> None:
-        """Remove places that no container has and that are older than ``age`` seconds: a crash left them."""
+        """Remove places without a container that are released, or ``age`` seconds old: a crash left them."""
         with contextlib.suppress(FileNotFoundError):
             for entry in list(os.scandir(self.root)):
                 if entry.path not in used and entry.stat().st_mtime < time.time() - age:

@@ -236,6 +236,9 @@ class Workers:
 
     def remove(self, container: containers.Container, deadline: deadlines.Deadline) -> None:
         """Kill and remove a container with all that belongs to it; return when it is gone."""
+        path = container.labels.get(containers.PLACE)
+        if path:
+            places.Place.at(path).release()
         # By its name: one of a pool that was claimed meanwhile is somebody else's.
         query = {"force": 1, "v": 1}
         try:
@@ -246,7 +249,6 @@ class Workers:
             if error.status != 409:
                 raise
             self._wait_removed(container.id, deadline)
-        path = container.labels.get(containers.PLACE)
         if path:
             self._places.remove(places.Place.at(path))
 
