@@ -1,0 +1,7 @@
+"""The tests."""
+
+import signal
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # A shell has started the tests in the background. What they start would ignore Ctrl-C too.
+    signal.signal(signal.SIGINT, signal.default_int_handler)

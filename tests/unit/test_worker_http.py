@@ -64,8 +64,8 @@ class AnswerTest(testtools.TestCase):
 
     def test_a_plain_success_has_result_and_log(self) -> None:
         self.assertEqual(
-            b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\nx-status: success\r\nx-duration: 0.250000\r\n"
-            b"x-result-length: 1\r\n\r\n5log",
+            b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\nx-secret: known\r\nx-status: success\r\n"
+            b"x-duration: 0.250000\r\nx-result-length: 1\r\n\r\n5log",
             http.success(b"5", b"log", 0.25),
         )
 
