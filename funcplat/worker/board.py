@@ -12,8 +12,8 @@ import re
 import struct
 import time
 
-IDLE, RUNNING, ANSWERING = range(3)
-"""Phases: no call; the function runs, and the supervisor may take over; the answer is being written."""
+IDLE, RUNNING, EXCHANGING = range(3)
+"""Phases: no call; the function runs, and can be taken over; a request or an answer is under way."""
 
 _LAYOUT = struct.Struct("=BddB64s")  # phase, start, timeout, length of the execution's id, id
 _EXECUTION = re.compile(rb"[A-Za-z0-9_-]{1,64}")

@@ -60,6 +60,7 @@ class Guest:
 
         Nothing: the client hung up.
         """
+        self._surface.board.phase = board.EXCHANGING  # a request read by who then dies must not be waited for
         try:
             data = os.read(self._fd, _RECEIVE)
         except OSError:  # BlockingIOError too: the supervisor may look for itself
@@ -91,7 +92,7 @@ class Guest:
 
     def answer(self, result: bytes, log: bytes, duration: float) -> None:
         """Answer the call with success."""
-        self._surface.board.phase = board.ANSWERING
+        self._surface.board.phase = board.EXCHANGING
         data = http.success(result, log, duration)
         sent = self._write(data)
         while sent < len(data):

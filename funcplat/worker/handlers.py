@@ -324,7 +324,7 @@ class Handler:
         if self._lender.board.phase == board.IDLE:
             client.resume(b"")
         else:
-            client.close()  # nobody knows how much of an answer it has got
+            client.close()  # its request is lost, or nobody knows how much of an answer it has got
 
     # -- ends ---------------------------------------------------------------------------------------
 

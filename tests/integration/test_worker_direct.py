@@ -315,6 +315,15 @@ class LiesTest(worker_harness.WorkerTestCase):
         self.assertEqual("failed", execution.status)
         self.assertEqual("success", client.invoke().status)
 
+    def test_a_request_that_died_with_its_handler_is_not_waited_for(self) -> None:
+        client = self.loaded(self.PRELUDE)
+        for _ in range(3):
+            client.invoke()
+        # As if it had just been read: the phase stays, and the handler ends before the function runs.
+        client.send_invoke({"do": "surface().board.phase = 2; os._exit(0)"})
+        self.assertRaises(EOFError, client.receive)
+        self.assertEqual("success", self.connect().invoke().status)
+
     def test_a_closed_timer_costs_the_handler(self) -> None:
         client, _execution = self.meddle("os.close(surface().timer)")
         self.assertEqual("success", client.invoke().status)
