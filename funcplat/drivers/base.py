@@ -33,7 +33,7 @@ class Capability(enum.StrEnum):
     CODE_PATH = "code_path"
     POOL = "pool"  # keeps warm, unattached workers per runtime
     LOGS = "logs"  # worker_logs
-    RUN_IMAGE = "run_image"  # run_image
+    RUN_IMAGE = "run_image"  # inspect_image and run_image; start_worker of a user's image that is a worker
     SURVIVES = "survives"  # workers outlive the server that started them and are adopted
 
 
@@ -103,6 +103,8 @@ class WorkerSpec:
     code_path: pathlib.Path | None = None  # unpacked package, with Capability.CODE_PATH only
     trusted: bool = True  # of the runtime; an untrusted one may get stronger isolation
     labels: Mapping[str, str] = dataclasses.field(default_factory=dict)  # function, revision, project
+    environment: Mapping[str, str] = dataclasses.field(default_factory=dict)  # for run_image; workers get theirs
+    # with the code
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -115,15 +117,32 @@ class WorkerState:
     detail: str = ""  # why it is not running: out of memory, killed, exit code
 
 
+class ImageKind(enum.StrEnum):
+    """What an image that a user names as the code of a function is."""
+
+    ONE_SHOT = "one-shot"  # a program: run_image, once for each execution
+    WORKER = "worker"  # it declares the worker contract and carries its function: start_worker, kept warm
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class ImageInfo:
+    """An image, as the driver's engine has it."""
+
+    kind: ImageKind
+    pin: str  # names exactly this image for ever: name@sha256:..., or the engine's own sha256:... of one that
+    # no registry is known to have
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class ImageRun:
     """The outcome of an image function's one run."""
 
     exit_code: int
-    log: bytes
+    log: bytes  # standard output and error, interleaved; the first of them where there was too much
     duration: float  # seconds
     timed_out: bool = False
     out_of_memory: bool = False
+    log_dropped: int = 0  # bytes of output that are not in the log
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -204,10 +223,24 @@ class OrchestratorDriver(abc.ABC):
         """The last ``limit`` bytes that the worker itself (not a function) wrote.  Needs Capability.LOGS."""
         raise _not_supported(self, Capability.LOGS)
 
+    def inspect_image(self, image: str, deadline: float) -> ImageInfo:
+        """Look at a user's image, which is pulled where the engine does not have it.
+
+        A worker of kind WORKER is started by `start_worker` with the pin as ``spec.image`` and no code path;
+        it is loaded without package, path and entry, since it carries its function.  Raises ImageUnknown and
+        its children, DriverUnavailable while it is being pulled.  Needs Capability.RUN_IMAGE.
+        """
+        raise _not_supported(self, Capability.RUN_IMAGE)
+
     def run_image(
         self, spec: WorkerSpec, arguments: Sequence[str], timeout: float, deadline: float
     ) -> ImageRun:
-        """Run an image function once and remove it in every case.  Needs Capability.RUN_IMAGE."""
+        """Run an image function once and remove it in every case, within the limits of the spec.
+
+        ``arguments`` replace the command of the image, not its entry point; none: what the image says.
+        It is killed after ``timeout`` seconds.  A run under way when the driver is closed is ended and raises
+        DriverUnavailable.  Needs Capability.RUN_IMAGE.
+        """
         raise _not_supported(self, Capability.RUN_IMAGE)
 
 
