@@ -24,8 +24,11 @@ from oslo_config import cfg
 from funcplat import errors, plugins, statedir
 from funcplat.auth.base import AuthDriver
 from funcplat.core import packages, servers
+from funcplat.core.code import Code
 from funcplat.core.executions import Executions
 from funcplat.core.functions import Functions, Limits
+from funcplat.core.imageruns import ImageRuns
+from funcplat.core.images import Images
 from funcplat.core.packagestore import PackageStore, StoreOptions
 from funcplat.core.recording import Recording
 from funcplat.core.routes import Routes
@@ -33,9 +36,10 @@ from funcplat.core.runtimes import Runtimes
 from funcplat.core.starts import Starts
 from funcplat.core.workers import WorkerOptions, Workers
 from funcplat.db import session
-from funcplat.drivers.base import Context, Feature
+from funcplat.drivers.base import Context
 from funcplat.invoke import client
 from funcplat.invoke.calls import Calls
+from funcplat.invoke.oneshots import OneShots
 from funcplat.invoke.recorder import Recorder
 from funcplat.invoke.router import Router, RouterOptions
 
@@ -62,6 +66,7 @@ class Services:
     functions: Functions
     workers: Workers
     starts: Starts
+    image_runs: ImageRuns
     routes: Routes
     executions: Executions
 
@@ -72,22 +77,9 @@ class Invocation:
 
     run: Callable[..., Coroutine[Any, Any, Any]]  # await a synchronous function in a thread
     router: Router
+    one_shots: OneShots
     recorder: Recorder
     calls: Calls
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class DriverDescription:
-    """An installed driver, for people."""
-
-    kind: str  # orchestrator, storage, auth
-    name: str
-    distribution: str
-    version: str
-    enabled: bool
-    capabilities: tuple[str, ...]
-    problem: str | None
-    features: tuple[Feature, ...]
 
 
 @contextlib.contextmanager
@@ -122,25 +114,26 @@ async def invocation(built: Services) -> AsyncIterator[Invocation]:
     recording = Recording(built.db)
     at_once = Recording(built.db, waits=False) if built.db.is_sqlite else None
     recorder = Recorder(recording.write, functools.partial(at_once.write, durable=False) if at_once else None)
-    router = Router(
-        _Backend(built.routes, built.starts, built.workers),
-        # Cold starts wait for engines and imports; lists and uploads must not wait for them.
-        threads(conf.api.threads, "starts"),
-        RouterOptions(
-            conf.scaling.concurrency,
-            conf.scaling.patience,
-            conf.scaling.queue_limit,
-            conf.scaling.queue_timeout,
-            conf.resource_limits.max_result + conf.resource_limits.max_log + client.MAX_EXPLANATION,
-        ),
-    )
+    # Cold starts wait for engines and imports; lists and uploads must not wait for them.
+    starts = threads(conf.api.threads, "starts")
+    options = _router_options(conf)
+    router = Router(_Backend(built.routes, built.starts, built.workers), starts, options)
 
     async def lost(worker_id: str) -> None:
         await run(built.workers.lost, worker_id)
 
-    calls = Calls(router, recorder, built.server_id, conf.resource_limits.import_timeout, lost)
+    one_shots = OneShots(
+        built.image_runs,
+        starts,
+        threads(conf.orchestrator.image_runs, "images"),
+        router.make_room,
+        options,
+        conf.orchestrator.image_runs,
+        conf.resource_limits.max_log,
+    )
+    calls = Calls(router, one_shots, recorder, built.server_id, conf.resource_limits.import_timeout, lost)
     try:
-        yield Invocation(run, router, recorder, calls)
+        yield Invocation(run, router, one_shots, recorder, calls)
     finally:
         await router.close()
         await calls.close()
@@ -182,21 +175,6 @@ def database_check(conf: cfg.ConfigOpts) -> str:
         return f"The schema is at version {db.check()}, as this release needs it."
 
 
-def describe_drivers(conf: cfg.ConfigOpts) -> list[DriverDescription]:
-    """Every installed driver and how it does on this machine."""
-    context = _context(conf, statedir.prepare(conf), str(uuid.uuid4()))
-    enabled = {
-        "orchestrator": conf.orchestrator.enabled,
-        "storage": conf.storage.enabled,
-        "auth": [conf.auth.driver],
-    }
-    return [
-        _describe(kind, name, entries[0], name in enabled[kind.name], conf, context)
-        for kind in plugins.KINDS
-        for name, entries in sorted(plugins.installed(kind).items())
-    ]
-
-
 def is_exposed(host: str) -> bool:
     """Whether a server that listens on this address can be reached from other machines."""
     try:
@@ -213,14 +191,16 @@ def _build(
 ) -> Services:
     owner = servers.installation_id(db)
     server_id, node = str(uuid.uuid4()), platform.node() or "localhost"
-    context = _context(conf, state_dir, owner)
+    context = driver_context(conf, state_dir, owner)
     orchestrators = {name: plugins.orchestrator(name, conf, context) for name in conf.orchestrator.enabled}
     storages = {name: plugins.storage(name, conf, context) for name in conf.storage.enabled}
     for driver in (*orchestrators.values(), *storages.values()):
         stack.callback(driver.close)
     store = _store(conf, state_dir, db, storages)
+    images = _images(conf, storages, orchestrators)
     options = _worker_options(conf, owner, server_id, node)
     workers = Workers(db, orchestrators, options)
+    starts = Starts(db, orchestrators, store, images, workers, options)
     return Services(
         conf=conf,
         state_dir=state_dir,
@@ -232,15 +212,16 @@ def _build(
         servers=servers.Servers(db, server_id, node, conf.engine.lease),
         store=store,
         runtimes=Runtimes(db, orchestrators, conf.orchestrator.default, conf.scaling.max_workers),
-        functions=Functions(db, store, _limits(conf), workers.supersede),
+        functions=Functions(db, store, Code(store, images), _limits(conf), workers.supersede),
         workers=workers,
-        starts=Starts(db, orchestrators, store, workers, options),
+        starts=starts,
+        image_runs=ImageRuns(orchestrators, images, starts, workers, options),
         routes=Routes(db, workers),
         executions=Executions(db, server_id, conf.engine.max_attempts),
     )
 
 
-def _context(conf: cfg.ConfigOpts, state_dir: pathlib.Path, owner: str) -> Context:
+def driver_context(conf: cfg.ConfigOpts, state_dir: pathlib.Path, owner: str) -> Context:
     return Context(owner, state_dir, is_exposed(conf.api.host), lambda: datetime.datetime.now(datetime.UTC))
 
 
@@ -260,6 +241,15 @@ def _store(
     )
     cache = packages.CodeCache(state_dir / "code", limits, CODE_CACHE_SIZE)
     return PackageStore(db, storages, cache, options)
+
+
+def _images(
+    conf: cfg.ConfigOpts,
+    storages: dict[str, plugins.GuardedStorage],
+    orchestrators: dict[str, plugins.GuardedOrchestrator],
+) -> Images:
+    group = conf.orchestrator
+    return Images(storages, orchestrators, group.default, conf.storage.deadline, group.pull_deadline)
 
 
 def _limits(conf: cfg.ConfigOpts) -> dict[str, Limits]:
@@ -286,7 +276,19 @@ def _worker_options(conf: cfg.ConfigOpts, owner: str, server_id: str, node: str)
         max_per_project=scaling.max_workers_per_project,
         max_per_node=scaling.max_workers,
         start_deadline=conf.orchestrator.start_deadline,
+        max_timeout=limits.max_timeout,
         stop_grace=conf.orchestrator.stop_grace,
+    )
+
+
+def _router_options(conf: cfg.ConfigOpts) -> RouterOptions:
+    limits = conf.resource_limits
+    return RouterOptions(
+        conf.scaling.concurrency,
+        conf.scaling.patience,
+        conf.scaling.queue_limit,
+        conf.scaling.queue_timeout,
+        limits.max_result + limits.max_log + client.MAX_EXPLANATION,
     )
 
 
@@ -327,40 +329,6 @@ def _check_package_store(built: Services) -> None:
         raise errors.ConfigError(
             f"[storage] packages = {name} cannot keep packages: {error.message}"
         ) from error
-
-
-def _describe(
-    kind: plugins.Kind,
-    name: str,
-    entry_point: Any,
-    enabled: bool,
-    conf: cfg.ConfigOpts,
-    context: Context,
-) -> DriverDescription:
-    capabilities: tuple[str, ...] = ()
-    features: tuple[Feature, ...] = ()
-    problem = None
-    try:
-        driver = plugins.construct(kind, name, conf, context)
-        capabilities = tuple(sorted(str(each) for each in getattr(driver, "capabilities", ())))
-        if hasattr(driver, "features"):
-            features = tuple(driver.features())
-        driver.check()
-        if kind is not plugins.AUTH:
-            driver.close()
-    except errors.FuncplatError as error:
-        problem = error.message
-    dist = entry_point.dist
-    return DriverDescription(
-        kind.name,
-        name,
-        dist.name if dist is not None else "?",
-        dist.version if dist is not None else "?",
-        enabled,
-        capabilities,
-        problem,
-        features,
-    )
 
 
 # -- the schema ----------------------------------------------------------------------------------------------

@@ -154,6 +154,21 @@ ORCHESTRATOR_OPTS: list[cfg.Opt] = [
         min=0.0,
         help="Seconds that running executions of a draining worker get to end before it is stopped.",
     ),
+    cfg.FloatOpt(
+        "pull_deadline",
+        default=60.0,
+        min=1.0,
+        help="Seconds that making or calling a function of an image waits for that image to be pulled. A "
+        "pull that takes longer goes on, and the next call finds it further.",
+    ),
+    cfg.IntOpt(
+        "image_runs",
+        default=32,
+        min=1,
+        max=1000,
+        help="Images of functions that this server runs at once, each for one execution. Further executions "
+        "wait. Images that are workers do not count.",
+    ),
 ]
 
 RESOURCE_LIMIT_OPTS: list[cfg.Opt] = [

@@ -7,6 +7,7 @@ The tree::
     |   +-- InvalidRequest           400  a field, a body or a query that cannot be used
     |   |   +-- InvalidPackage       400  not a package (one subclass a reason, see below)
     |   |   +-- SourceUnavailable    400  no enabled driver for this code.source
+    |   |   +-- ImageUnusable        400  code.image cannot be had or run
     |   +-- Unauthenticated          401
     |   +-- Forbidden                403
     |   +-- NotFound                 404
@@ -166,6 +167,12 @@ class SourceUnavailable(InvalidRequest):
     """No storage driver is enabled for this code source."""
 
     code = "source_unavailable"
+
+
+class ImageUnusable(InvalidRequest):
+    """The image cannot be had, or no driver can run it."""
+
+    code = "image_unusable"
 
 
 class Unauthenticated(RequestError):

@@ -96,7 +96,8 @@ def construct(kind: Kind, name: str, conf: cfg.ConfigOpts, context: driver_base.
 
 
 def orchestrator(name: str, conf: cfg.ConfigOpts, context: driver_base.Context) -> GuardedOrchestrator:
-    return GuardedOrchestrator(name, construct(ORCHESTRATOR, name, conf, context))
+    driver = construct(ORCHESTRATOR, name, conf, context)
+    return GuardedOrchestrator(name, driver, conf.orchestrator.image_runs)
 
 
 def storage(name: str, conf: cfg.ConfigOpts, context: driver_base.Context) -> GuardedStorage:
@@ -201,9 +202,14 @@ class _Guard:
             self.driver.close()
 
     def _call(self, method: str, *args: Any, deadline: float) -> Any:
+        return self._call_on(self._pool, method, *args, deadline=deadline)
+
+    def _call_on(
+        self, pool: concurrent.futures.ThreadPoolExecutor, method: str, *args: Any, deadline: float
+    ) -> Any:
         started = time.monotonic()
         try:
-            future = self._pool.submit(self._run, method, args, deadline)
+            future = pool.submit(self._run, method, args, deadline)
         except RuntimeError as error:
             raise errors.DriverUnavailable(f"driver {self.name}: it is closed") from error
         try:
@@ -215,7 +221,7 @@ class _Guard:
             ) from error
         finally:
             elapsed = time.monotonic() - started
-            if elapsed > SLOW:
+            if elapsed > SLOW and pool is self._pool:
                 LOG.warning("driver %s: %s took %.1f s", self.name, method, elapsed)
 
     def _run(self, method: str, args: tuple[Any, ...], deadline: float) -> Any:
@@ -246,6 +252,15 @@ class GuardedOrchestrator(_Guard):
 
     driver: driver_base.OrchestratorDriver
 
+    def __init__(self, name: str, driver: driver_base.OrchestratorDriver, runs: int = 1) -> None:
+        """``runs``: image functions that may run at once, which nothing else of the driver waits for."""
+        super().__init__(name, driver)
+        self._runs = concurrent.futures.ThreadPoolExecutor(runs, thread_name_prefix=f"runs-{name}")
+
+    def close(self) -> None:
+        self._runs.shutdown(wait=False, cancel_futures=True)
+        super().close()
+
     @property
     def capabilities(self) -> frozenset[driver_base.Capability]:
         return self.driver.capabilities
@@ -273,6 +288,18 @@ class GuardedOrchestrator(_Guard):
     def pool(self, image: str, deadline: float) -> driver_base.PoolState:
         state: driver_base.PoolState = self._call("pool", image, deadline=deadline)
         return state
+
+    def inspect_image(self, image: str, deadline: float) -> driver_base.ImageInfo:
+        info: driver_base.ImageInfo = self._call("inspect_image", image, deadline=deadline)
+        return info
+
+    def run_image(
+        self, spec: driver_base.WorkerSpec, arguments: Sequence[str], timeout: float, deadline: float
+    ) -> driver_base.ImageRun:
+        run: driver_base.ImageRun = self._call_on(
+            self._runs, "run_image", spec, arguments, timeout, deadline=deadline
+        )
+        return run
 
 
 class GuardedStorage(_Guard):

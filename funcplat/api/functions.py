@@ -14,6 +14,7 @@ from funcplat.api import forms, queries, schemas, views
 from funcplat.api.middleware import Request, identity
 from funcplat.api.resource import Resource, check_uuid, is_uuid, respond, respond_list
 from funcplat.core import functions as core
+from funcplat.invoke.router import NoWorker
 
 
 class Functions(Resource):
@@ -123,9 +124,20 @@ class ScaleUp(Resource):
         body = schemas.decode(await self.body(req), schemas.Scale)
         workers = self.services.workers
         revision_id = await self.run(workers.check, identity(req), function_id, 0)
+        await self._check_has_workers(function_id)
         await self.run(self.services.starts.check_room, revision_id, body.count or 1)
         await self.invocation.router.prewarm(function_id, 0, body.count or 1)
         resp.status = 202
+
+
+    async def _check_has_workers(self, function_id: str) -> None:
+        try:
+            line = await self.invocation.router.line(function_id, 0)
+            one_shot = await self.invocation.one_shots.takes(line)
+        except NoWorker as error:
+            raise errors.DriverUnavailable(error.message) from error
+        if one_shot:
+            raise errors.InvalidRequest("This function is an image that runs once a call: it has no workers.")
 
 
 class ScaleDown(Resource):

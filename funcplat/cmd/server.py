@@ -99,9 +99,9 @@ class DriversList(base.List):
     def take_action(self, parsed_args: argparse.Namespace) -> tuple[Sequence[str], Any]:
         """One row a driver, or one a feature."""
         with configured(parsed_args) as conf:
-            from funcplat import bootstrap
+            from funcplat import inventory
 
-            drivers = bootstrap.describe_drivers(conf)
+            drivers = inventory.drivers(conf)
         if parsed_args.features:
             return ("kind", "name", "feature", "isolation", "detail"), [
                 (driver.kind, driver.name, feature.name, str(feature.isolation), feature.detail)

@@ -135,5 +135,6 @@ def _bound(host: str, port: int) -> socket.socket:
 
 
 async def _stop_workers(services: bootstrap.Services, invocation: bootstrap.Invocation) -> None:
+    invocation.one_shots.end()
     invocation.router.end(await invocation.run(services.workers.drain_own))
     await invocation.run(services.workers.stop_own)

@@ -20,7 +20,8 @@ from funcplat import errors
 from funcplat.auth.base import Identity
 from funcplat.core import listing as listings
 from funcplat.core import packages, runtimes
-from funcplat.core.packagestore import PackageStore, Stored
+from funcplat.core.code import Code, Kept, dump, is_image
+from funcplat.core.packagestore import PackageStore
 from funcplat.db import models
 from funcplat.db.session import Database, micros
 
@@ -39,7 +40,7 @@ class Function:
     cpu: int  # millicores
     memory_size: int  # bytes
     timeout: int  # seconds
-    runtime_id: str
+    runtime_id: str | None  # None: it is an image that names none
     code: str  # JSON text
     entry: str | None
     count: int
@@ -105,41 +106,38 @@ class Functions:
         self,
         db: Database,
         store: PackageStore,
+        code: Code,
         limits: Mapping[str, Limits],
         superseded: Callable[[str, int], None],
     ) -> None:
         """``limits`` has cpu, memory and timeout; ``superseded(function, version)`` drains old workers."""
         self._db = db
         self._store = store
+        self._code = code
         self._limits = limits
         self._superseded = superseded
 
     def create(self, identity: Identity, new: NewFunction, package: packages.Spooled | None) -> Function:
-        """Make a function of a checked package.
+        """Make a function of a checked package, or of an image.
 
         Raises InvalidRequest and its kinds, NotFound for an unknown runtime.  The bytes are stored before
         the rows are written; when that never happens the store's sweep removes them.
         """
-        source = self._checked_source(new.code)
+        self._code.check_source(new.code)
         limits = self._checked_limits(new)
-        if new.runtime_id is None:
-            raise errors.InvalidRequest('"runtime_id" must be specified.')
-        if package is None:
-            raise errors.InvalidRequest(f'A function of source "{source}" needs a file part "package".')
-        _check_md5(new.code, package)
-        self._store.check(package)
-        self._check_runtime(identity, new.runtime_id)
-        stored = self._store.keep(package)
+        self._code.check_new(new.code, new.runtime_id, package)
+        orchestrator = self._check_runtime(identity, new.runtime_id)
+        kept = self._code.keep(new.code, package, orchestrator)
         function_id = str(uuid.uuid4())
         values = {
             "id": function_id,
             "name": new.name,
             "description": new.description,
             "runtime_id": new.runtime_id,
-            "code": _dump({**new.code, "md5sum": package.md5}),
-            "entry": new.entry or DEFAULT_ENTRY,
+            "code": kept.text,
+            "entry": None if kept.image is not None else new.entry or DEFAULT_ENTRY,
             **limits,
-            "environment": _dump(dict(new.environment or {})),
+            "environment": dump(dict(new.environment or {})),
             "count": 0,
             "latest_version": 0,
             "project_id": identity.project_id,
@@ -148,8 +146,9 @@ class Functions:
         with self._db.write() as connection:
             _lock_available_runtime(connection, identity, new.runtime_id)
             connection.execute(sa.insert(T).values(values))
-            _insert_revision(connection, values, stored)
-            self._store.refer(connection, stored)
+            _insert_revision(connection, values, kept)
+            if kept.stored is not None:
+                self._store.refer(connection, kept.stored)
         LOG.info("function %s: created by project %s", function_id, identity.project_id)
         return self.get(identity, function_id)
 
@@ -166,10 +165,15 @@ class Functions:
 
     @contextlib.contextmanager
     def download(self, identity: Identity, function_id: str) -> Iterator[tuple[int, Iterator[bytes]]]:
-        """The package's size and bytes.  Raises NotFound where the store lost it."""
+        """The package's size and bytes.
+
+        Raises NotFound where the store lost it, NotDownloadable for an image.
+        """
         with self._db.read() as connection:
             visible(connection, identity, function_id)
             revision = current_revision(connection, function_id, 0)
+            if revision.image is not None:
+                raise errors.NotDownloadable
             size = self._store.size(connection, revision.store, revision.digest)
         with self._store.open(revision.store, revision.digest) as chunks:
             yield size, chunks
@@ -177,25 +181,36 @@ class Functions:
     def update(
         self, identity: Identity, function_id: str, changes: Changes, package: packages.Spooled | None
     ) -> Function:
-        """Change the function; new code, entry, limits, environment or runtime make a new revision."""
+        """Change the function; new code, entry, limits, environment or runtime make a new revision.
+
+        An image whose ``code`` is given is looked up again, also under the name that it has.
+        """
         function = self.get(identity, function_id)
-        # Refused here, before any bytes are stored; what is changed is decided by `_apply`.
-        self._changed_values(function, changes, package)
-        if package is not None:
-            _check_new_package(json.loads(function.code), changes.code or {}, package)
-            self._store.check(package)
-        if changes.runtime_id is not None and changes.runtime_id != function.runtime_id:
-            self._check_runtime(identity, changes.runtime_id)
-        stored = self._store.keep(package) if package is not None else None
+        # Refused here, before any bytes are stored; what is changed is decided within the transaction.
+        self._changed_values(function, changes, None)
+        self._code.check_changed(function.code, changes.code or {}, package)
+        kept = self._kept(identity, function, changes, package)
         with self._db.write() as connection:
             _lock(connection, function_id)
             function = visible(connection, identity, function_id)
-            values = self._changed_values(function, changes, package)
-            replaced = self._apply(connection, identity, function, values, stored)
+            values = self._changed_values(function, changes, kept)
+            replaced = self._apply(connection, identity, function, values, kept)
         if replaced:
             LOG.info("function %s: new revision", function_id)
             self._superseded(function_id, 0)
         return self.get(identity, function_id)
+
+    def _kept(
+        self, identity: Identity, function: Function, changes: Changes, package: packages.Spooled | None
+    ) -> Kept | None:
+        """New code, kept before any row is locked."""
+        pins = changes.code is not None and is_image(function.code)
+        orchestrator = None
+        if pins or changes.runtime_id not in (None, function.runtime_id):
+            orchestrator = self._check_runtime(identity, changes.runtime_id or function.runtime_id)
+        if package is None and not pins:
+            return None
+        return self._code.keep({**json.loads(function.code), **(changes.code or {})}, package, orchestrator)
 
     def delete(self, identity: Identity, function_id: str) -> None:
         """Delete the function, its revisions and workers; executions remain, the package goes later.
@@ -219,7 +234,7 @@ class Functions:
         identity: Identity,
         function: Function,
         values: dict[str, Any],
-        stored: Stored | None,
+        kept: Kept | None,
     ) -> bool:
         revision = current_revision(connection, function.id, 0)
         if "runtime_id" in values:
@@ -228,25 +243,18 @@ class Functions:
             values = values | {"updated_at": micros()}
             connection.execute(sa.update(T).where(T.c.id == function.id).values(values))
         merged = dataclasses.asdict(function) | values
-        if not _revision_differs(revision, merged, stored):
+        if not _revision_differs(revision, merged, kept):
             return False
         table = models.revisions
         connection.execute(
             sa.update(table).where(table.c.id == revision.id, table.c.current.is_(True)).values(current=None)
         )
-        _insert_revision(connection, merged, stored, revision)
-        if stored is not None:
-            self._store.refer(connection, stored)
+        _insert_revision(connection, merged, kept, revision)
+        if kept is not None and kept.stored is not None:
+            self._store.refer(connection, kept.stored)
         return True
 
     # -- checks --------------------------------------------------------------------------------------------
-
-    def _checked_source(self, code: Mapping[str, Any]) -> str:
-        source = code.get("source")
-        if not isinstance(source, str) or not source:
-            raise errors.InvalidRequest('"code" must name its "source", such as "package".')
-        self._store.check_source(source)
-        return source
 
     def _checked_limits(self, new: NewFunction | Changes) -> dict[str, int]:
         return {
@@ -255,36 +263,27 @@ class Functions:
             "timeout": self._limits["timeout"].check("timeout", new.timeout),
         }
 
-    def _changed_values(
-        self, function: Function, changes: Changes, package: packages.Spooled | None
-    ) -> dict[str, Any]:
+    def _changed_values(self, function: Function, changes: Changes, kept: Kept | None) -> dict[str, Any]:
         limits = self._checked_limits(changes)
         values: dict[str, Any] = {key: limits[key] for key in limits if getattr(changes, key) is not None}
         for key in ("name", "description", "entry", "runtime_id"):
             if getattr(changes, key) is not None:
                 values[key] = getattr(changes, key)
-        if "entry" in values and not values["entry"]:
-            values["entry"] = DEFAULT_ENTRY
+        if "entry" in values:
+            values["entry"] = _changed_entry(function, values["entry"])
         if changes.environment is not None:
-            values["environment"] = _dump(dict(changes.environment))
+            values["environment"] = dump(dict(changes.environment))
         values = {key: value for key, value in values.items() if value != getattr(function, key)}
-        if changes.code is not None or package is not None:
-            values["code"] = self._changed_code(function, changes.code or {}, package)
+        if changes.code is not None or kept is not None:
+            values["code"] = self._code.changed_text(function.code, changes.code or {}, kept)
         return values
 
-    def _changed_code(
-        self, function: Function, code: Mapping[str, Any], package: packages.Spooled | None
-    ) -> str:
-        current = json.loads(function.code)
-        if code.get("source", current["source"]) != current["source"]:
-            raise errors.InvalidRequest("The function code type can not be changed.")
-        # The checksum says what is stored; only a package changes it.
-        checksum = package.md5 if package is not None else current.get("md5sum")
-        return _dump({**current, **code, "md5sum": checksum})
-
-    def _check_runtime(self, identity: Identity, runtime_id: str) -> None:
+    def _check_runtime(self, identity: Identity, runtime_id: str | None) -> str | None:
+        """The orchestrator driver of an available runtime; None for no runtime."""
+        if runtime_id is None:
+            return None
         with self._db.read() as connection:
-            _available_runtime(connection, identity, runtime_id)
+            return _available_runtime(connection, identity, runtime_id).orchestrator
 
 
 _COLUMNS: list[sa.ColumnElement[Any]] = [T.c[field.name] for field in dataclasses.fields(Function)]
@@ -311,19 +310,31 @@ def current_revision(connection: sa.Connection, function_id: str, version: int) 
     return row
 
 
+def _changed_entry(function: Function, entry: str) -> str | None:
+    if not is_image(function.code):
+        return entry or DEFAULT_ENTRY
+    if entry:
+        raise errors.InvalidRequest("A function that is an image has the entry that is in the image.")
+    return None
+
+
 def _lock(connection: sa.Connection, function_id: str) -> None:
     # Changes of one function go one after another (on SQLite all writers do).  The function is locked before
     # its revisions, so that two of them cannot wait for each other.
     connection.execute(sa.select(T.c.id).where(T.c.id == function_id).with_for_update())
 
 
-def _available_runtime(connection: sa.Connection, identity: Identity, runtime_id: str) -> None:
-    if runtimes.visible(connection, identity, runtime_id).status != "available":
+def _available_runtime(connection: sa.Connection, identity: Identity, runtime_id: str) -> runtimes.Runtime:
+    runtime = runtimes.visible(connection, identity, runtime_id)
+    if runtime.status != "available":
         raise errors.InvalidRequest(f"Runtime {runtime_id} is not available.")
+    return runtime
 
 
-def _lock_available_runtime(connection: sa.Connection, identity: Identity, runtime_id: str) -> None:
+def _lock_available_runtime(connection: sa.Connection, identity: Identity, runtime_id: str | None) -> None:
     # A row lock (SQLite: the write lock) keeps the runtime from being deleted before the function is there.
+    if runtime_id is None:
+        return
     table = models.runtimes
     connection.execute(sa.select(table.c.id).where(table.c.id == runtime_id).with_for_update(read=True))
     _available_runtime(connection, identity, runtime_id)
@@ -332,18 +343,24 @@ def _lock_available_runtime(connection: sa.Connection, identity: Identity, runti
 def _insert_revision(
     connection: sa.Connection,
     function: Mapping[str, Any],
-    stored: Stored | None,
+    kept: Kept | None,
     previous: Any = None,
 ) -> None:
+    """``previous``: the revision whose code it takes where none is ``kept``."""
+    if kept is None:
+        code = {"store": previous.store, "digest": previous.digest, "image": previous.image}
+    elif kept.stored is not None:
+        code = {"store": kept.stored.store, "digest": kept.stored.digest}
+    else:
+        code = {"image": kept.image}
     connection.execute(
         sa.insert(models.revisions).values(
             id=str(uuid.uuid4()),
             function_id=function["id"],
             version=0,
             current=True,
-            store=stored.store if stored is not None else previous.store,
-            digest=stored.digest if stored is not None else previous.digest,
             created_at=micros(),
+            **code,
             **{key: function[key] for key in _REVISION_FIELDS},
         )
     )
@@ -352,25 +369,9 @@ def _insert_revision(
 _REVISION_FIELDS = ("runtime_id", "entry", "cpu", "memory_size", "environment")
 
 
-def _revision_differs(revision: Any, function: Mapping[str, Any], stored: Stored | None) -> bool:
-    if stored is not None and stored.digest != revision.digest:
+def _revision_differs(revision: Any, function: Mapping[str, Any], kept: Kept | None) -> bool:
+    if kept is not None and kept.image != revision.image:
+        return True
+    if kept is not None and kept.stored is not None and kept.stored.digest != revision.digest:
         return True
     return any(getattr(revision, key) != function[key] for key in _REVISION_FIELDS)
-
-
-def _check_md5(code: Mapping[str, Any], package: packages.Spooled) -> None:
-    given = code.get("md5sum")
-    if given and str(given).lower() != package.md5:
-        raise errors.ChecksumMismatch
-
-
-def _check_new_package(
-    current: Mapping[str, Any], code: Mapping[str, Any], package: packages.Spooled
-) -> None:
-    if code.get("md5sum") and str(code["md5sum"]).lower() == current.get("md5sum"):
-        raise errors.ChecksumUnchanged
-    _check_md5(code, package)
-
-
-def _dump(value: Any) -> str:
-    return json.dumps(value, separators=(",", ":"))

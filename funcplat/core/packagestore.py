@@ -82,14 +82,14 @@ class PackageStore:
         """Raise SourceUnavailable where no enabled driver serves this code source."""
         if source == "package":
             return
-        if source in ("swift", "image"):
-            driver = {"swift": "swift", "image": "registry"}[source]
+        if source == "swift":
             raise errors.SourceUnavailable(
-                f'Code source "{source}" needs the storage driver "{driver}", which is not enabled here.'
+                'Code source "swift" needs the storage driver "swift"; '
+                f"enabled here: {', '.join(self._storages)}."
             )
         raise errors.InvalidRequest(
             f"Invalid code source {source[:64]!r}: no storage driver of that name is enabled; "
-            'valid is "package".'
+            'valid are "package" and "image".'
         )
 
     def keep(self, package: packages.Spooled) -> Stored:

@@ -21,9 +21,11 @@ class Route:
     project_id: str
     timeout: int  # seconds
     revision_id: str
-    runtime_id: str
+    runtime_id: str | None  # None: it is an image that names none
     runtime_status: str
     workers: tuple[Worker, ...]
+    image: str | None = None  # by its digest, where the code is one
+    orchestrator: str | None = None  # name of the runtime's driver
 
 
 class Routes:
@@ -37,10 +39,10 @@ class Routes:
         """Raises NotFound for an unknown function or version."""
         function, revision, runtime = models.functions, models.revisions, models.runtimes
         query = (
-            sa.select(function.c.project_id, function.c.timeout, revision.c.id, runtime.c.status)
-            .add_columns(runtime.c.id.label("runtime_id"))
+            sa.select(function.c.project_id, function.c.timeout, revision.c.id, revision.c.image)
+            .add_columns(runtime.c.id.label("runtime_id"), runtime.c.status, runtime.c.orchestrator)
             .join(revision, revision.c.function_id == function.c.id)
-            .join(runtime, runtime.c.id == revision.c.runtime_id)
+            .outerjoin(runtime, runtime.c.id == revision.c.runtime_id)
             .where(function.c.id == function_id, revision.c.version == version)
             .where(revision.c.current.is_(True))
         )
@@ -50,7 +52,16 @@ class Routes:
                 raise self._missing(connection, function_id, version)
             workers = tuple(self._workers.ready(connection, row.id))
         return Route(
-            function_id, version, row.project_id, row.timeout, row.id, row.runtime_id, row.status, workers
+            function_id,
+            version,
+            row.project_id,
+            row.timeout,
+            row.id,
+            row.runtime_id,
+            row.status or "available",
+            workers,
+            row.image,
+            row.orchestrator,
         )
 
     def _missing(self, connection: sa.Connection, function_id: str, version: int) -> errors.NotFound:

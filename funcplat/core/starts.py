@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+import pathlib
 import secrets
 import sys
 import time
@@ -19,6 +20,7 @@ import sqlalchemy as sa
 
 from funcplat import errors, plugins
 from funcplat.core import wire
+from funcplat.core.images import Images
 from funcplat.core.packagestore import PackageStore
 from funcplat.core.workers import Worker, WorkerOptions, Workers
 from funcplat.db import models
@@ -48,12 +50,14 @@ class Starts:
         db: Database,
         orchestrators: Mapping[str, plugins.GuardedOrchestrator],
         store: PackageStore,
+        images: Images,
         workers: Workers,
         options: WorkerOptions,
     ) -> None:
         self._db = db
         self._orchestrators = orchestrators
         self._store = store
+        self._images = images
         self._workers = workers
         self._options = options
 
@@ -63,7 +67,7 @@ class Starts:
         Raises NoCapacity at a cap, NotFound for a revision that is gone or superseded, DriverError and
         WorkerError when it cannot be started; then nothing is left of it.
         """
-        row = self._intend(revision_id)
+        row = self.intend(revision_id)
         driver = self._orchestrators[row["orchestrator"]]
         handle: Handle | None = None
         worker: Worker | None = None
@@ -80,6 +84,9 @@ class Starts:
         """Do beforehand what the first start of a revision would wait for on this machine."""
         with self._db.read() as connection:
             revision = _startable(connection, revision_id)
+        if revision.image is not None:
+            self._images.kind(self._images.runner(revision.orchestrator), revision.image)
+            return
         driver = self._orchestrators.get(revision.orchestrator)
         if driver is not None and Capability.CODE_PATH in driver.capabilities:
             self._store.unpacked(revision.store, revision.digest)
@@ -94,12 +101,19 @@ class Starts:
                         f"{count} more workers are not possible: {live} of {cap} workers of this {kind} exist"
                     )
 
-    def _intend(self, revision_id: str) -> dict[str, Any]:
+    def intend(self, revision_id: str) -> dict[str, Any]:
+        """Take a slot: the values of the new worker's row, and the revision under "revision".
+
+        Who took it must make it a worker or `Workers.settle` it.  Raises as `start`.
+        """
         with self._db.write(durable=False) as connection:
             _lock(connection, revision_id)
             revision = _startable(connection, revision_id)
-            if revision.orchestrator not in self._orchestrators:
-                raise errors.ImageUnknown(f"the orchestrator driver {revision.orchestrator!r} is not enabled")
+            orchestrator = revision.orchestrator
+            if revision.image is not None:
+                orchestrator = self._images.runner(orchestrator)
+            if orchestrator not in self._orchestrators:
+                raise errors.ImageUnknown(f"the orchestrator driver {orchestrator!r} is not enabled")
             slot = self._free_slot(connection, revision)
             row = {
                 "id": str(uuid.uuid4()),
@@ -108,7 +122,7 @@ class Starts:
                 "function_id": revision.function_id,
                 "function_version": revision.version,
                 "project_id": revision.project_id,
-                "orchestrator": revision.orchestrator,
+                "orchestrator": orchestrator,
                 "server_id": self._options.server_id,
                 "node": self._options.node,
                 "state": "starting",
@@ -146,23 +160,9 @@ class Starts:
     def _act(self, row: Mapping[str, Any], driver: plugins.GuardedOrchestrator) -> Handle:
         started = time.monotonic()
         revision = row["revision"]
-        by_path = Capability.CODE_PATH in driver.capabilities
+        by_path = Capability.CODE_PATH in driver.capabilities and revision.image is None
         path = self._store.unpacked(revision.store, revision.digest) if by_path else None
-        spec = WorkerSpec(
-            worker_id=row["id"],
-            owner=self._options.owner,
-            image=revision.image,
-            cpu=revision.cpu,
-            memory=revision.memory_size,
-            pids=self._options.pids,
-            disk=self._options.disk,
-            concurrency=row["concurrency"],
-            code_path=path,
-            trusted=revision.trusted,
-            labels={
-                key: str(row[key]) for key in ("function_id", "function_version", "project_id", "revision_id")
-            },
-        )
+        spec = spec_of(row, self._options, path)
         handle = driver.start_worker(spec, self._options.start_deadline)
         try:
             self._load(row, handle, by_path, self._options.start_deadline - (time.monotonic() - started))
@@ -184,7 +184,7 @@ class Starts:
             "environment": json.loads(revision.environment),
             "labels": {"function_id": row["function_id"], "function_version": row["function_version"]},
         }
-        if by_path:
+        if by_path or revision.image is not None:
             wire.load(handle.address, body, (), 0, max(deadline, 1.0))
             return
         with self._store.open(revision.store, revision.digest) as chunks:
@@ -216,6 +216,28 @@ class Starts:
             self._workers.settle(worker_id, Reason(ReasonCode.START_FAILED, str(error)))
 
 
+def spec_of(row: Mapping[str, Any], options: WorkerOptions, path: pathlib.Path | None) -> WorkerSpec:
+    """What a driver is told of the worker whose slot `Starts.intend` took."""
+    revision = row["revision"]
+    return WorkerSpec(
+        worker_id=row["id"],
+        owner=options.owner,
+        image=revision.image or revision.runtime_image,
+        cpu=revision.cpu,
+        memory=revision.memory_size,
+        pids=options.pids,
+        disk=options.disk,
+        concurrency=row["concurrency"],
+        code_path=path,
+        carries_function=revision.image is not None,
+        trusted=revision.trusted,
+        labels={
+            key: str(row[key]) for key in ("function_id", "function_version", "project_id", "revision_id")
+        },
+        environment=json.loads(revision.environment),
+    )
+
+
 def _lock(connection: sa.Connection, revision_id: str) -> None:
     # Starts of one revision take their slots one after another, and between the look at the revision and the
     # worker's row it is not superseded, nor its runtime upgraded.  (On SQLite the write lock does that.)
@@ -233,16 +255,20 @@ def _startable(connection: sa.Connection, revision_id: str) -> Any:
         models.packages,
     )
     query = (
-        sa.select(revision, function.c.project_id, runtime.c.image, runtime.c.trusted)
+        sa.select(revision, function.c.project_id, runtime.c.image.label("runtime_image"))
+        # A function of an image is trusted like any, unless its runtime is not.
+        .add_columns(sa.func.coalesce(runtime.c.trusted, sa.true()).label("trusted"))
         .add_columns(runtime.c.orchestrator, runtime.c.status, package.c.size)
         .join(function, function.c.id == revision.c.function_id)
-        .join(runtime, runtime.c.id == revision.c.runtime_id)
-        .join(package, sa.and_(package.c.digest == revision.c.digest, package.c.store == revision.c.store))
+        .outerjoin(runtime, runtime.c.id == revision.c.runtime_id)
+        .outerjoin(
+            package, sa.and_(package.c.digest == revision.c.digest, package.c.store == revision.c.store)
+        )
         .where(revision.c.id == revision_id, revision.c.current.is_(True))
     )
     row = connection.execute(query).first()
     if row is None:
         raise errors.NotFound("the function was changed or deleted")
-    if row.status != "available":
+    if row.runtime_id is not None and row.status != "available":
         raise errors.RuntimeNotAvailable(f"Runtime {row.runtime_id} is not available.")
     return row

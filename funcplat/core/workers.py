@@ -19,7 +19,7 @@ from funcplat.auth.base import Identity
 from funcplat.core import functions, wire
 from funcplat.db import models
 from funcplat.db.session import Database
-from funcplat.drivers.base import Capability, Handle
+from funcplat.drivers.base import Address, Capability, Handle
 from funcplat.errors import Reason, ReasonCode
 
 LOG = logging.getLogger(__name__)
@@ -60,6 +60,7 @@ class WorkerOptions:
     max_per_project: int
     max_per_node: int
     start_deadline: float  # seconds
+    max_timeout: float  # seconds that an execution may take
     stop_grace: float  # seconds
 
 
@@ -191,7 +192,8 @@ class Workers:
 
     def stop(self, worker_id: str, grace: float) -> None:
         """Stop a draining worker and settle its row.  A second stop is a no-op."""
-        query = sa.select(T.c.id, T.c.handle, T.c.orchestrator, T.c.reason_code)
+        orphaned = ~sa.exists().where(models.servers.c.id == T.c.server_id)
+        query = sa.select(T.c.id, T.c.handle, T.c.orchestrator, T.c.reason_code, orphaned.label("orphaned"))
         with self._db.read() as connection:
             row = connection.execute(query.where(T.c.id == worker_id, T.c.state == "draining")).first()
         if row is None:
@@ -202,6 +204,9 @@ class Workers:
             reason = self._autopsy(row, driver)
             handle = Handle.from_json(json.loads(row.handle))
             driver.stop_worker(handle, grace, grace + self._options.start_deadline)
+        elif row.orphaned and driver is not None and Capability.SURVIVES in driver.capabilities:
+            # Its server died between asking for it and hearing of it: whatever is named after it goes.
+            driver.stop_worker(Handle(worker_id, Address()), 0.0, self._options.start_deadline)
         self.settle(worker_id, reason)
         LOG.info("worker %s: stopped%s", worker_id, f": {reason.message}" if reason is not None else "")
 
@@ -288,8 +293,8 @@ class Workers:
 
     def _give_up_starts(self) -> None:
         # Every step of a start has its deadline, so that none lasts this long: its end was not recorded, as
-        # happens when the database does not answer.
-        limit = START_STEPS * self._options.start_deadline
+        # happens when the database does not answer.  (A run of an image is a start for as long as it lasts.)
+        limit = START_STEPS * self._options.start_deadline + self._options.max_timeout
         where = sa.and_(T.c.state == "starting", T.c.updated_at < models.now() - int(limit * 1_000_000))
         self.drain(where, Reason(ReasonCode.START_FAILED, f"it was not ready after {limit:g} s"))
 

@@ -101,6 +101,7 @@ class WorkerSpec:
     disk: int  # bytes of scratch space
     concurrency: int  # executions at once
     code_path: pathlib.Path | None = None  # unpacked package, with Capability.CODE_PATH only
+    carries_function: bool = False  # the image is a user's, and holds the function; no pool is kept of it
     trusted: bool = True  # of the runtime; an untrusted one may get stronger isolation
     labels: Mapping[str, str] = dataclasses.field(default_factory=dict)  # function, revision, project
     environment: Mapping[str, str] = dataclasses.field(default_factory=dict)  # for run_image; workers get theirs
@@ -208,7 +209,9 @@ class OrchestratorDriver(abc.ABC):
     def stop_worker(self, handle: Handle, grace: float, deadline: float) -> None:
         """Stop a worker and remove all that belongs to it; return when it is gone.
 
-        It is asked to end first and killed after ``grace`` seconds.  An unknown worker: returns.
+        It is asked to end first and killed after ``grace`` seconds.  An unknown worker: returns.  The handle
+        of a worker, or of the run of an image, that was begun by a server which died then has an empty
+        address and no data: what is named after its id goes.
         """
 
     @abc.abstractmethod

@@ -22,6 +22,7 @@ from funcplat import errors
 from funcplat.core.executions import Record
 from funcplat.errors import Reason, ReasonCode
 from funcplat.invoke import client
+from funcplat.invoke.oneshots import OneShots
 from funcplat.invoke.recorder import Recorder
 from funcplat.invoke.router import USABLE, Line, NoWorker, Router
 from funcplat.invoke.stations import Station
@@ -62,6 +63,7 @@ class Calls:
     def __init__(
         self,
         router: Router,
+        one_shots: OneShots,
         recorder: Recorder,
         server_id: str,
         import_timeout: float,
@@ -69,6 +71,7 @@ class Calls:
     ) -> None:
         """``lost(worker_id)`` is told of workers that are gone; ``import_timeout`` in seconds."""
         self._router = router
+        self._one_shots = one_shots
         self._recorder = recorder
         self._server_id = server_id
         self._import_timeout = import_timeout
@@ -164,7 +167,10 @@ class Calls:
         if self._tick is None:
             self._tick = self._loop.call_later(TICK, self._look)
         try:
-            await self._until_taken(line, running)
+            if line.route.image is not None and await self._one_shots.takes(line):
+                await self._one_shots.run(line.route, record)
+            else:
+                await self._until_taken(line, running)
         except NoWorker as error:
             self._fail(record, error.reason)
         except errors.NotFound as error:

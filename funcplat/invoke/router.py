@@ -82,6 +82,7 @@ class Line:
         self.grow_after = 0.0  # the loop's time before which a busy line does not ask for a worker again
         self.moved = 0  # places that had come free when it last ran
         self.full: errors.NoCapacity | None = None  # why the last start was refused, if by a cap
+        self.one_shot: asyncio.Task[bool] | None = None  # whether the revision is an image that runs once
 
 
 class Router:
@@ -258,9 +259,13 @@ class Router:
         except errors.NoCapacity as error:
             if getattr(error, "kind", None) != "node":
                 raise
-            if not self._backend.make_room(route.function_id, self._forget_from_thread):
+            if not self.make_room(route.function_id):
                 raise
         return self._backend.start(route.revision_id)
+
+    def make_room(self, function_id: str) -> bool:
+        """Stop an idle worker of another function; in a thread.  False: there is none."""
+        return self._backend.make_room(function_id, self._forget_from_thread)
 
     def _forget_from_thread(self, worker_id: str) -> None:
         async def forget() -> None:
@@ -329,6 +334,7 @@ class Router:
             line.renewing = None
         line.read_at = began
         if route.revision_id != line.route.revision_id:
+            line.one_shot = None
             stations, line.stations = line.stations, Stations()
             stations.move_waiting(line.stations)
             stations.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import os
 import pathlib
 import tempfile
@@ -13,7 +14,15 @@ import testtools
 
 from funcplat import errors
 from funcplat.drivers import base
-from funcplat.testing import fakes, orchestrator, workerclient
+from funcplat.testing import (
+    fakeimages,
+    fakes,
+    orchestrator,
+    orchestrator_case,
+    orchestrator_contract,
+    workerclient,
+)
+from tests.functional import platform
 
 
 class FakeOrchestratorTest(orchestrator.OrchestratorDriverTests, testtools.TestCase):
@@ -74,6 +83,50 @@ class Empty(base.OrchestratorDriver):
 
     def list_workers(self, deadline: float) -> Iterable[base.WorkerState]:
         return ()
+
+
+class FakeImagesTest(orchestrator_case.OrchestratorCase, testtools.TestCase):
+    """What the image fake has beyond the other one, which the whole kit is run against."""
+
+    image = "funcplat/python3"
+    job = ("greeter:1", ["world"], 3, b"hello world")
+
+    driver_class = fakeimages.FakeImageOrchestrator
+    test_an_image_runs_once = orchestrator_contract.WorkerContract.test_an_image_runs_once_or_is_not_supported
+
+    def setUp(self) -> None:
+        directory = tempfile.TemporaryDirectory(prefix="fake-")
+        self.addCleanup(directory.cleanup)
+        self.engine = fakes.FakeEngine(pathlib.Path(directory.name))
+        self.addCleanup(self.engine.close)
+        super().setUp()
+
+    def make_driver(self, context: base.Context) -> base.OrchestratorDriver:
+        driver = fakeimages.FakeImageOrchestrator(fakes.options(), context, self.engine)
+        program = ["/bin/sh", "-c", 'echo "hello $0"; exit 3']
+        driver.images["greeter:1"] = fakeimages.FakeImage("sha256:" + 64 * "a", program)
+        driver.images["slow:1"] = fakeimages.FakeImage("sha256:" + 64 * "b", ["/bin/sleep", "60"])
+        return driver
+
+    def run_slow(self, timeout: float) -> base.ImageRun:
+        return self.driver.run_image(self.spec(image="slow:1"), [], timeout, 30.0)
+
+    def test_a_run_is_ended_at_its_timeout(self) -> None:
+        run = self.run_slow(0.2)
+        self.assertTrue(run.timed_out)
+        self.assertEqual(137, run.exit_code)
+        self.assertEqual(0, self.driver.running())
+
+    def test_a_run_under_way_ends_with_the_driver(self) -> None:
+        with concurrent.futures.ThreadPoolExecutor(1) as pool:
+            run = pool.submit(self.run_slow, 30.0)
+            platform.until(self.driver.running, "it runs")
+            self.driver.close()
+            self.assertRaises(errors.DriverUnavailable, run.result)
+        self.assertRaises(errors.DriverUnavailable, self.run_slow, 1.0)
+
+    def test_an_image_that_nobody_made_is_missing(self) -> None:
+        self.assertRaises(errors.ImageMissing, self.driver.inspect_image, "nothing:1", 1.0)
 
 
 class StopsNothing(fakes.FakeOrchestrator):

@@ -29,7 +29,10 @@ import testtools
 from funcplat import errors, plugins
 from funcplat.auth.base import Identity
 from funcplat.core import functions, packages, runtimes
+from funcplat.core.code import Code
 from funcplat.core.executions import Executions, Record, new_id
+from funcplat.core.imageruns import ImageRuns
+from funcplat.core.images import Images
 from funcplat.core.listing import Listing
 from funcplat.core.packagestore import PackageStore, StoreOptions
 from funcplat.core.recording import Recording
@@ -224,6 +227,7 @@ class Core:
     functions: functions.Functions
     workers: Workers
     starts: Starts
+    image_runs: ImageRuns
     routes: Routes
     executions: Executions
 
@@ -260,17 +264,21 @@ class CoreTest(DatabaseTest):
         storage = plugins.GuardedStorage("memory", self.memory)
         self.addCleanup(storage.close)
         grace = options.pop("grace", 3600.0)
+        references = options.pop("references", {})
         store = self._store(db, storage, grace)
         worker_options = self._worker_options(server_id, options)
         workers = Workers(db, orchestrators, worker_options)
+        images = Images(references, orchestrators, "fake", 10.0, 10.0)
+        starts = Starts(db, orchestrators, store, images, workers, worker_options)
         core = Core(
             server_id=server_id,
             servers=Servers(db, server_id, worker_options.node, self.lease),
             store=store,
             runtimes=runtimes.Runtimes(db, orchestrators, "fake", 200),
-            functions=functions.Functions(db, store, _limits(), workers.supersede),
+            functions=functions.Functions(db, store, Code(store, images), _limits(), workers.supersede),
             workers=workers,
-            starts=Starts(db, orchestrators, store, workers, worker_options),
+            starts=starts,
+            image_runs=ImageRuns(orchestrators, images, starts, workers, worker_options),
             routes=Routes(db, workers),
             executions=Executions(db, server_id, self.max_attempts),
         )
@@ -281,7 +289,8 @@ class CoreTest(DatabaseTest):
         context = driver_base.Context(
             self.owner, self.home, False, lambda: datetime.datetime.now(datetime.UTC)
         )
-        guarded = plugins.GuardedOrchestrator("fake", driver_class(fakes.options(), context, self.engine))
+        driver = driver_class(fakes.options(), context, self.engine)
+        guarded = plugins.GuardedOrchestrator("fake", driver, runs=8)
         self.addCleanup(guarded.close)
         return guarded
 
@@ -305,6 +314,7 @@ class CoreTest(DatabaseTest):
             max_per_project=100,
             max_per_node=200,
             start_deadline=10.0,
+            max_timeout=300.0,
             stop_grace=5.0,
         )
         return dataclasses.replace(defaults, **options)

@@ -13,6 +13,7 @@ import time
 from typing import Any, ClassVar
 
 import alembic.autogenerate
+import alembic.command
 import alembic.runtime.migration
 import sqlalchemy as sa
 import testtools
@@ -23,6 +24,78 @@ from tests import services
 from tests.functional import core
 
 T = models.servers
+# One row of each table, with every column that the first version had and needed.
+FIRST_ROWS: dict[str, dict[str, Any]] = {
+    "installation": {"id": "i", "created_at": 1},
+    "servers": {"id": "s", "node": "n", "started_at": 1, "lease_expires_at": 2},
+    "runtimes": {
+        "id": "r",
+        "image": "python3",
+        "is_public": True,
+        "trusted": True,
+        "status": "available",
+        "orchestrator": "process",
+        "project_id": "p",
+        "created_at": 1,
+    },
+    "packages": {"digest": "d", "store": "local", "md5": "m", "size": 1, "state": "stored", "touched_at": 1},
+    "functions": {
+        "id": "f",
+        "runtime_id": "r",
+        "code": "{}",
+        "entry": "main.main",
+        "cpu": 100,
+        "memory_size": 2**35,
+        "timeout": 5,
+        "environment": "{}",
+        "count": 1,
+        "latest_version": 0,
+        "project_id": "p",
+        "created_at": 1,
+    },
+    "revisions": {
+        "id": "v",
+        "function_id": "f",
+        "version": 0,
+        "current": True,
+        "runtime_id": "r",
+        "store": "local",
+        "digest": "d",
+        "entry": "main.main",
+        "cpu": 100,
+        "memory_size": 2**35,
+        "environment": "{}",
+        "created_at": 1,
+    },
+    "workers": {
+        "id": "w",
+        "revision_id": "v",
+        "slot": 0,
+        "function_id": "f",
+        "function_version": 0,
+        "project_id": "p",
+        "orchestrator": "process",
+        "server_id": "s",
+        "node": "n",
+        "state": "ready",
+        "secret": "x",
+        "concurrency": 3,
+        "created_at": 1,
+        "updated_at": 1,
+        "used_at": 1,
+    },
+    "executions": {
+        "id": "e",
+        "function_id": "f",
+        "function_version": 0,
+        "status": "queued",
+        "sync": False,
+        "project_id": "p",
+        "attempt": 0,
+        "created_at": 1,
+        "log": b"said",
+    },
+}
 
 
 class TransactionsTests(core.DatabaseTest):
@@ -135,6 +208,26 @@ class SchemaTests(testtools.TestCase):
         ended = [(process.communicate()[1], process.returncode) for process in processes]
         self.assertEqual([(b"", 0)] * 2, ended)
         self.assertEqual(self.db.wanted_version(), self.db.check())
+
+    def test_an_upgrade_from_the_first_version_keeps_every_row(self) -> None:
+        alembic.command.upgrade(self.db._alembic(), "0001")
+        first = sa.MetaData()
+        first.reflect(self.db.engine)
+        for table in FIRST_ROWS:
+            with self.db.write() as connection:
+                connection.execute(sa.insert(first.tables[table]).values(**FIRST_ROWS[table]))
+        self.db.upgrade()
+        for name, row in FIRST_ROWS.items():
+            table = models.metadata.tables[name]
+            with self.db.read() as connection:
+                query = sa.select(*[table.c[column] for column in row])
+                self.assertEqual([tuple(row.values())], [tuple(each) for each in connection.execute(query)])
+
+    def test_an_upgrade_leaves_references_enforced(self) -> None:
+        self.db.upgrade()
+        row = {**FIRST_ROWS["revisions"], "function_id": "nobody"}
+        with self.assertRaises(sa.exc.IntegrityError), self.db.write() as connection:
+            connection.execute(sa.insert(models.revisions).values(**row))
 
     def test_an_empty_database_is_refused_with_the_command_to_run(self) -> None:
         self.assertIsNone(self.db.found_version())

@@ -163,7 +163,7 @@ class RefusalTests(ApiTest):
     def test_sources_whose_driver_is_not_there_are_refused_by_the_drivers_name(self) -> None:
         swift = {"source": "swift", "swift": {"container": "c", "object": "o"}}
         image = {"source": "image", "image": "x"}
-        for code, driver in ((swift, '"swift"'), (image, '"registry"')):
+        for code, driver in ((swift, '"swift"'), (image, '"docker"')):
             form = {"code": json.dumps(code), "name": "n", "timeout": "5"}
             answers = (
                 self.api.post("/v1/functions", data=form),
@@ -171,7 +171,7 @@ class RefusalTests(ApiTest):
                 self.send(code=form["code"]),
             )
             for answer in answers:
-                self.refused(400, "source_unavailable", answer, driver, "not enabled")
+                self.refused(400, "source_unavailable", answer, driver, "enabled here")
         self.refused(400, "invalid_request", self.send(code='{"source": "floppy"}'), "floppy")
 
     def test_limits_are_400_with_their_range(self) -> None:

@@ -19,12 +19,14 @@ from tests.integration import server as servers
 class Server(servers.Server):
     """At its end workers that would live on are stopped, and nothing else may be there."""
 
-    def __init__(self, url: str, options: dict[str, Any]) -> None:
+    def __init__(self, url: str, options: dict[str, Any], **more: dict[str, Any]) -> None:
+        """``options`` of the driver; ``more``: group -> option -> value."""
         self.url = url
         self._driver_options = {"url": url, "pool_size": 1, **options}
         super().__init__(
             orchestrator={"enabled": "process, docker", "default": "docker"},
             orchestrator_docker=self._driver_options,
+            **more,
         )
 
     @property
@@ -66,7 +68,7 @@ class DockerServerTest(testtools.TestCase):
         super().setUp()
         self.url = self.engine()
         self.image = docker_engine.python_image(self.url)
-        self.server = Server(self.url, self.driver_options())
+        self.server = Server(self.url, self.driver_options(), **self.server_options())
         self.addOnException(lambda _: self.addDetail("server", content.text_content(self.server.tail())))
         self.useFixture(self.server)
         self.api = self.server.caller(token_of("p0"))
@@ -77,6 +79,10 @@ class DockerServerTest(testtools.TestCase):
 
     def driver_options(self) -> dict[str, Any]:
         """Options of the driver that are special."""
+        return {}
+
+    def server_options(self) -> dict[str, dict[str, Any]]:
+        """Other options of the server: group -> option -> value."""
         return {}
 
     def runtime(self, orchestrator: str = "docker", image: str | None = None) -> str:

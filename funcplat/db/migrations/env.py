@@ -34,10 +34,26 @@ def locked(connection: sa.Connection) -> Iterator[None]:
         connection.commit()
 
 
+@contextlib.contextmanager
+def unchecked(connection: sa.Connection) -> Iterator[None]:
+    """SQLite alters a table by copying it and dropping the old one, which would delete what refers to it."""
+    if connection.dialect.name != "sqlite":
+        yield
+        return
+    # Of the driver's connection: within a transaction, as SQLAlchemy would begin, it has no effect.
+    driver = connection.connection.dbapi_connection
+    assert driver is not None
+    driver.cursor().execute("PRAGMA foreign_keys = OFF")
+    try:
+        yield
+    finally:
+        driver.cursor().execute("PRAGMA foreign_keys = ON")
+
+
 with context.config.attributes["engine"].connect() as connection:
     connection = connection.execution_options(funcplat_write=True)
     context.configure(connection=connection, target_metadata=models.metadata, render_as_batch=True)
-    with locked(connection):
+    with unchecked(connection), locked(connection):
         with context.begin_transaction():
             context.run_migrations()
         connection.commit()
