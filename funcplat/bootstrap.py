@@ -119,8 +119,9 @@ async def invocation(built: Services) -> AsyncIterator[Invocation]:
     options = _router_options(conf)
     router = Router(_Backend(built.routes, built.starts, built.workers), starts, options)
 
-    async def lost(worker_id: str) -> None:
-        await run(built.workers.lost, worker_id)
+    async def lost(worker_id: str) -> str | None:
+        cause: str | None = await run(built.workers.lost, worker_id)
+        return cause
 
     one_shots = OneShots(
         built.image_runs,

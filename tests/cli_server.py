@@ -174,6 +174,8 @@ class Server(fixtures.Fixture):
         form = request.form
         fields = request.text_fields
         code = json.loads(fields["code"])
+        if code["source"] == "image":
+            return Answer(201, self._function(fields, b"") | {"code": code, "entry": None})
         if code["md5sum"] != hashlib.md5(form["package"]).hexdigest():
             return fault(400, "checksum_mismatch", "Package md5 mismatch.")
         return Answer(201, self._function(fields, form["package"]))
@@ -185,7 +187,7 @@ class Server(fixtures.Fixture):
         self.functions[key] = {
             "id": key,
             "name": fields["name"],
-            "runtime_id": fields["runtime_id"],
+            "runtime_id": fields.get("runtime_id"),
             "entry": fields.get("entry", "main.main"),
             "code": {"source": "package", "md5sum": hashlib.md5(package).hexdigest()},
             "cpu": int(fields.get("cpu", 100)),

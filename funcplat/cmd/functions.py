@@ -105,15 +105,28 @@ class Create(_Written):
 
     def take_action(self, parsed_args: argparse.Namespace) -> base.Row:
         """Make the package and send it."""
+        if parsed_args.image:
+            return self._of_image(parsed_args)
         with _packaged(parsed_args) as package:
             if package is None:
-                raise failures.UsageFailure("where is the code? give --file, --directory or --package")
+                raise failures.UsageFailure(
+                    "where is the code? give --file, --directory, --package or --image"
+                )
             runtime = self._runtime(parsed_args.runtime)
             code = {"source": "package", "md5sum": package.md5sum}
             fields = {"runtime_id": runtime, "code": json.dumps(code), **self._fields(parsed_args)}
             if package.entry:
                 fields.setdefault("entry", package.entry)
             return self._upload("POST", "/v1/functions", fields, package)
+
+    def _of_image(self, parsed_args: argparse.Namespace) -> base.Row:
+        fields = {"code": _image_code(parsed_args.image), **self._fields(parsed_args)}
+        if parsed_args.runtime:
+            fields["runtime_id"] = base.find_id(self.client, "runtimes", parsed_args.runtime)
+        body = client.form_body(fields)
+        # The engine may have to pull it before it can answer.
+        answer = self.client.request("POST", "/v1/functions", body=body, timeout=UPLOAD_TIMEOUT)
+        return _shown(answer.json())
 
     def _runtime(self, reference: str | None) -> str:
         if reference is not None:
@@ -151,6 +164,8 @@ class Update(_Written):
         fields = self._fields(parsed_args)
         if parsed_args.no_env:
             fields.setdefault("environment", "{}")
+        if parsed_args.image:
+            fields["code"] = _image_code(parsed_args.image)
         with _packaged(parsed_args) as package:
             if not (fields or package or parsed_args.runtime):
                 raise failures.UsageFailure("nothing to change: see `funcplat function update --help`")
@@ -158,7 +173,9 @@ class Update(_Written):
                 fields["runtime_id"] = base.find_id(self.client, "runtimes", parsed_args.runtime)
             path = f"/v1/functions/{base.find_id(self.client, 'functions', parsed_args.function)}"
             if package is None:
-                return _shown(self.client.request("PUT", path, body=client.form_body(fields)).json())
+                body = client.form_body(fields)
+                timeout = UPLOAD_TIMEOUT if parsed_args.image else None
+                return _shown(self.client.request("PUT", path, body=body, timeout=timeout).json())
             # Without md5sum, which would make the server refuse code that did not change.
             fields["code"] = json.dumps({"source": "package"})
             return self._upload("PUT", path, fields, package)
@@ -214,6 +231,9 @@ def _add_code_options(parser: argparse.ArgumentParser) -> None:
         "--directory", type=pathlib.Path, metavar="DIR", help="A folder, less what its .funcplatignore names."
     )
     group.add_argument("--package", type=pathlib.Path, metavar="ZIP", help="A ZIP file.")
+    group.add_argument(
+        "--image", metavar="IMAGE", help="An image; it is kept by the digest that its name has now."
+    )
 
 
 @contextlib.contextmanager
@@ -233,6 +253,10 @@ def _packaged(parsed_args: argparse.Namespace) -> Iterator[Any]:
     finally:
         if made:
             made.file.close()
+
+
+def _image_code(image: str) -> str:
+    return json.dumps({"source": "image", "image": image})
 
 
 def _listed(names: Sequence[str], most: int = 8) -> str:

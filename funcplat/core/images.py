@@ -1,8 +1,8 @@
 """Images as the code of functions: which one a name means, what kind it is, and what runs it.
 
 A function keeps the image that its name meant when it was made or changed, by digest, so that a tag that
-moves changes nothing.  Where the storage driver ``registry`` is enabled it finds the digest; else the engine of
-the orchestrator driver does, which also has images that were built there and that no registry knows.
+moves changes nothing.  Where the storage driver ``registry`` is enabled it finds the digest; else the engine
+of the orchestrator driver does, which also has images that were built there and that no registry knows.
 """
 
 from __future__ import annotations

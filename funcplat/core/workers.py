@@ -17,6 +17,7 @@ import sqlalchemy as sa
 from funcplat import errors, plugins
 from funcplat.auth.base import Identity
 from funcplat.core import functions, wire
+from funcplat.core.deaths import Deaths
 from funcplat.db import models
 from funcplat.db.session import Database
 from funcplat.drivers.base import Address, Capability, Handle
@@ -76,6 +77,7 @@ class Workers:
         self._db = db
         self._orchestrators = orchestrators
         self._options = options
+        self._deaths = Deaths(orchestrators, options.start_deadline)
 
     # -- what routers need -----------------------------------------------------------------------------
 
@@ -201,7 +203,7 @@ class Workers:
         driver = self._orchestrators.get(row.orchestrator)
         reason = None
         if row.handle is not None and driver is not None:
-            reason = self._autopsy(row, driver)
+            reason = self._autopsy(row)
             handle = Handle.from_json(json.loads(row.handle))
             driver.stop_worker(handle, grace, grace + self._options.start_deadline)
         elif row.orphaned and driver is not None and Capability.SURVIVES in driver.capabilities:
@@ -210,14 +212,11 @@ class Workers:
         self.settle(worker_id, reason)
         LOG.info("worker %s: stopped%s", worker_id, f": {reason.message}" if reason is not None else "")
 
-    def _autopsy(self, row: Any, driver: plugins.GuardedOrchestrator) -> Reason | None:
-        """What a driver whose workers leave something behind knows of the end of one that died."""
-        if row.reason_code != ReasonCode.WORKER_DIED or Capability.SURVIVES not in driver.capabilities:
-            return None
-        for state in driver.list_workers(self._options.start_deadline):
-            if state.worker_id == row.id and state.detail:
-                return Reason(ReasonCode.WORKER_DIED, f"the worker died: {state.detail}")
-        return None
+    def _autopsy(self, row: Any) -> Reason | None:
+        cause = None
+        if row.reason_code == ReasonCode.WORKER_DIED:
+            cause = self._deaths.cause(row.id, row.orchestrator)
+        return Reason(ReasonCode.WORKER_DIED, f"the worker died: {cause}") if cause is not None else None
 
     def draining(self) -> list[Any]:
         """Rows of the workers that this server has to stop."""
@@ -249,8 +248,14 @@ class Workers:
             if age > self._options.stop_grace or (age >= forgotten_after and self._is_idle(row)):
                 self._try_stop(row.id)
 
-    def lost(self, worker_id: str) -> None:
-        """A router found the worker gone: it takes no more calls."""
+    def lost(self, worker_id: str) -> str | None:
+        """A router found the worker gone: it takes no more calls.  Returns how it ended, if that is known."""
+        self._drain_dead(worker_id)
+        with self._db.read() as connection:
+            row = connection.execute(sa.select(T.c.orchestrator).where(T.c.id == worker_id)).first()
+        return self._deaths.awaited_cause(worker_id, row.orchestrator) if row is not None else None
+
+    def _drain_dead(self, worker_id: str) -> None:
         reason = Reason(ReasonCode.WORKER_DIED, "the worker died or cannot be reached")
         self.drain(T.c.id == worker_id, reason)
 
@@ -330,7 +335,7 @@ class Workers:
 
     def _bury(self, row: Any) -> None:
         LOG.warning("worker %s: is gone", row.id)
-        self.lost(row.id)
+        self._drain_dead(row.id)
         self._try_stop(row.id)
 
     def _try_stop(self, worker_id: str) -> None:

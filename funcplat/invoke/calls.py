@@ -13,7 +13,7 @@ import json
 import logging
 import time
 from collections.abc import Callable, Coroutine
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 import tenacity
@@ -28,6 +28,7 @@ from funcplat.invoke.router import USABLE, Line, NoWorker, Router
 from funcplat.invoke.stations import Station
 
 LOG = logging.getLogger(__name__)
+T = TypeVar("T")
 TICK = 0.25
 """Seconds between looks at what runs."""
 RECORD_AFTER = 1.0
@@ -40,6 +41,8 @@ MAX_INSIST_PAUSE = 5.0
 """Seconds between attempts to record an end while the database does not answer."""
 MAX_REFUSALS = 50
 """How often a call may be refused and sent elsewhere before it ends; each time it waited for a place."""
+CAUSE_PATIENCE = 3.0
+"""Seconds that a call whose worker died waits to be told how that happened."""
 MAX_UNREACHED = 3
 """How many workers in a row may be unreachable for a call before it ends."""
 
@@ -67,9 +70,12 @@ class Calls:
         recorder: Recorder,
         server_id: str,
         import_timeout: float,
-        lost: Callable[[str], Coroutine[Any, Any, None]],
+        lost: Callable[[str], Coroutine[Any, Any, str | None]],
     ) -> None:
-        """``lost(worker_id)`` is told of workers that are gone; ``import_timeout`` in seconds."""
+        """``lost(worker_id)`` is told of workers that are gone, and may know how they ended.
+
+        ``import_timeout`` in seconds.
+        """
         self._router = router
         self._one_shots = one_shots
         self._recorder = recorder
@@ -77,7 +83,7 @@ class Calls:
         self._import_timeout = import_timeout
         self._lost = lost
         self._loop = asyncio.get_running_loop()
-        self._background: set[asyncio.Task[None]] = set()
+        self._background: set[asyncio.Task[Any]] = set()
         self._running: dict[str, _Running] = {}
         self._tick: asyncio.TimerHandle | None = None
 
@@ -150,12 +156,13 @@ class Calls:
             with attempt:
                 await self._recorder.write(record, durable)
 
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+    def _spawn(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
         task = self._loop.create_task(work)
         self._background.add(task)
         task.add_done_callback(self._spawned)
+        return task
 
-    def _spawned(self, task: asyncio.Task[None]) -> None:
+    def _spawned(self, task: asyncio.Task[Any]) -> None:
         self._background.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             LOG.error("what a call left to do in the background failed", exc_info=error)
@@ -233,7 +240,7 @@ class Calls:
         except client.NotReached:
             raise
         except errors.WorkerError as error:
-            self._worker_failed(station, record, error)
+            await self._worker_failed(station, record, error)
             return True
         finally:
             running.connection = None
@@ -244,13 +251,13 @@ class Calls:
         _conclude(record, answer)
         return True
 
-    def _worker_failed(self, station: Station, record: Record, error: errors.WorkerError) -> None:
+    async def _worker_failed(self, station: Station, record: Record, error: errors.WorkerError) -> None:
         if station.gone:
             # It was drained while the call ran, and its grace was over first.
             reason = Reason(ReasonCode.WORKER_STOPPED, "the worker was stopped before the execution ended")
         else:
-            reason = Reason(ReasonCode.WORKER_DIED, f"the worker died during the execution: {error.message}")
-            self._report(station)
+            cause = await self._cause(station) or error.message
+            reason = Reason(ReasonCode.WORKER_DIED, f"the worker died during the execution: {cause}")
         record.status = "failed"
         record.result = _text("Function execution failed.")
         record.reason_code, record.reason_message = reason.code, reason.message
@@ -261,8 +268,15 @@ class Calls:
         record.reason_code, record.reason_message = reason.code, reason.message
         LOG.warning("execution %s: error: %s", record.id, reason.message)
 
-    def _report(self, station: Station) -> None:
-        self._spawn(self._lost(station.worker.id))
+    def _report(self, station: Station) -> asyncio.Task[str | None]:
+        return self._spawn(self._lost(station.worker.id))
+
+    async def _cause(self, station: Station) -> str | None:
+        """How the worker ended, if that becomes known soon."""
+        task = self._report(station)
+        await asyncio.wait({task}, timeout=CAUSE_PATIENCE)
+        known = task.done() and not task.cancelled() and task.exception() is None
+        return task.result() if known else None
 
     def _look(self) -> None:
         # PERF(tick): one timer for all calls; two for each of them cost 10 us a call.

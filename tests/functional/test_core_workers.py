@@ -343,6 +343,26 @@ class DownTests(WorkersTest):
         self.core.workers.lost(worker_id)
         self.assertEqual(("draining", "worker_died"), self.state(worker_id))
 
+    def test_who_loses_a_worker_is_told_how_it_ended(self) -> None:
+        worker_id = self.start(self.made)
+        self.engine.kill(worker_id)
+        self.assertEqual("killed", self.core.workers.lost(worker_id))
+
+    def test_a_cause_is_waited_for_while_the_driver_holds_the_worker_for_running(self) -> None:
+        worker_id = self.start(self.made)
+        lost = core.spawn(lambda: self.core.workers.lost(worker_id))
+        core.spawn(lambda: self.engine.kill(worker_id))
+        self.assertEqual("killed", lost.result(core.PATIENCE))
+
+    def test_of_a_worker_that_only_cannot_be_reached_no_cause_is_made_up(self) -> None:
+        worker_id = self.start(self.made)
+        self.assertIsNone(self.core.workers.lost(worker_id))
+
+    def test_no_cause_is_known_where_the_driver_does_not_answer(self) -> None:
+        worker_id = self.start(self.made)
+        self.engine.fail(Stage.LIST, errors.DriverUnavailable("down"))
+        self.assertIsNone(self.core.workers.lost(worker_id))
+
     def test_room_is_made_by_the_least_recently_used_worker_of_another_function(self) -> None:
         mine = self.start(self.made)
         older, newer = self.start(self.function()), self.start(self.function())

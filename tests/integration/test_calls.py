@@ -86,6 +86,7 @@ class CallsTests(testtools.TestCase):
         self.directory = tempfile.TemporaryDirectory(prefix="fp-")
         self.addCleanup(self.directory.cleanup)
         self.lost = []
+        self.cause = None
         self.written = []
 
     def call(self, script, times=1, unreachable=False, write=None, text='{"name": "Q"}'):
@@ -96,7 +97,7 @@ class CallsTests(testtools.TestCase):
             workers.unreachable = unreachable
             recorder = Recorder(write or (lambda batch, durable: self.written.extend(batch)))
             router = Router(workers, asyncio.to_thread, RouterOptions(3, 0.01, 10, 5.0))
-            running = calls.Calls(router, recorder, "server", 1.0, self.note_lost)
+            running = calls.Calls(router, None, recorder, "server", 1.0, self.note_lost)
             records = []
             for _ in range(times):
                 line = await router.line("f", 0)
@@ -111,6 +112,7 @@ class CallsTests(testtools.TestCase):
 
     async def note_lost(self, worker_id):
         self.lost.append(worker_id)
+        return self.cause
 
     def record(self, text):
         values = dict.fromkeys(Record.__slots__)
@@ -181,6 +183,12 @@ class CallsTests(testtools.TestCase):
         [record], _ = self.call([], unreachable=True)
         self.assertEqual(("error", ReasonCode.WORKER_DIED), (record.status, record.reason_code))
         self.assertEqual(3, len(self.lost))
+
+    def test_a_call_whose_worker_died_says_how(self):
+        self.cause = "the kernel killed it, out of memory"
+        [record], _ = self.call([None])
+        self.assertEqual(("failed", ReasonCode.WORKER_DIED), (record.status, record.reason_code))
+        self.assertEqual(f"the worker died during the execution: {self.cause}", record.reason_message)
 
     def test_what_is_no_json_object_reaches_the_function_as_its_input(self):
         _, workers = self.call([answer()], text="plain")

@@ -169,7 +169,8 @@ class FailuresTest(docker_server.DockerServerTest):
     def test_a_container_that_is_killed_fails_its_calls_and_is_replaced(self) -> None:
         execution, reason = self.lose(lambda engine, name: engine.kill(name))
         self.assertEqual("worker_died", execution["reason"]["code"])
-        self.assertIn("killed by a request to the Docker Engine", reason)
+        for told in (reason, execution["reason"]["message"]):
+            self.assertIn("killed by a request to the Docker Engine", told)
 
     def test_a_container_that_is_removed_fails_its_calls_and_is_replaced(self) -> None:
         execution, _ = self.lose(lambda engine, name: engine.remove_container(name, force=True))

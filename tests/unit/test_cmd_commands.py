@@ -202,6 +202,27 @@ class FunctionTests(CommandCase):
         self.assertEqual({"source": "package"}, json.loads(self.last.form["code"]))
         self.assertNotIn("entry", self.last.form)
 
+    def test_create_of_an_image_is_a_form_without_a_runtime(self):
+        self.server.add_runtime("python4")
+        self.succeed("function", "create", "hi", "--image", "team/hi:1", "--timeout", "9")
+        self.assertEqual(("POST", "/v1/functions"), (self.last.method, self.last.path))
+        self.assertEqual({"code", "name", "timeout"}, set(self.last.text_fields))
+        self.assertEqual({"source": "image", "image": "team/hi:1"}, json.loads(self.last.form["code"]))
+
+    def test_an_image_runs_where_its_runtime_does(self):
+        runtime_id = self.server.add_runtime("python4")
+        self.succeed("function", "create", "hi", "--image", "team/hi:1", "--runtime", "python4")
+        self.assertEqual(runtime_id, self.last.text_fields["runtime_id"])
+
+    def test_update_of_an_image_names_it(self):
+        self.server.add_function("hi")
+        self.succeed("function", "update", "hi", "--image", "team/hi:2")
+        self.assertEqual({"source": "image", "image": "team/hi:2"}, json.loads(self.last.form["code"]))
+
+    def test_a_function_is_an_image_or_a_file_and_not_both(self):
+        path = self.write("hello.py", "main = dict")
+        self.fail(2, "function", "create", "hi", "--image", "x", "--file", path)
+
     def test_update_of_the_runtime_sends_its_id(self):
         self.server.add_function("hi")
         runtime_id = self.server.add_runtime("python4")
