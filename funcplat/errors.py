@@ -8,6 +8,7 @@ The tree::
     |   |   +-- InvalidPackage       400  not a package (one subclass a reason, see below)
     |   |   +-- SourceUnavailable    400  no enabled driver for this code.source
     |   |   +-- ImageUnusable        400  code.image cannot be had or run
+    |   |   +-- Duplicate            400  the project has such a resource already
     |   +-- Unauthenticated          401
     |   +-- Forbidden                403
     |   +-- NotFound                 404
@@ -173,6 +174,10 @@ class ImageUnusable(InvalidRequest):
     """The image cannot be had, or no driver can run it."""
 
     code = "image_unusable"
+class Duplicate(InvalidRequest):
+    """The project has such a resource already."""
+
+    code = "duplicate"
 
 
 class Unauthenticated(RequestError):

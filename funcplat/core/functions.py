@@ -19,7 +19,7 @@ import sqlalchemy as sa
 from funcplat import errors
 from funcplat.auth.base import Identity
 from funcplat.core import listing as listings
-from funcplat.core import packages, runtimes
+from funcplat.core import packages, references, runtimes
 from funcplat.core.code import Code, Kept, dump, is_image
 from funcplat.core.packagestore import PackageStore
 from funcplat.db import models
@@ -191,7 +191,7 @@ class Functions:
         self._code.check_changed(function.code, changes.code or {}, package)
         kept = self._kept(identity, function, changes, package)
         with self._db.write() as connection:
-            _lock(connection, function_id)
+            lock(connection, function_id)
             function = visible(connection, identity, function_id)
             values = self._changed_values(function, changes, kept)
             replaced = self._apply(connection, identity, function, values, kept)
@@ -215,13 +215,14 @@ class Functions:
     def delete(self, identity: Identity, function_id: str) -> None:
         """Delete the function, its revisions and workers; executions remain, the package goes later.
 
-        Raises Forbidden for an admin of another project.
+        Raises Forbidden for an admin of another project, InUse while anything refers to it.
         """
         with self._db.write() as connection:
-            _lock(connection, function_id)
+            lock(connection, function_id)
             function = visible(connection, identity, function_id)
             if function.project_id != identity.project_id:
                 raise errors.Forbidden("Function can only be deleted by its owner.")
+            references.check_function(connection, function_id)
             revision = models.revisions
             connection.execute(sa.delete(revision).where(revision.c.function_id == function_id))
             connection.execute(sa.delete(T).where(T.c.id == function_id))
@@ -318,9 +319,12 @@ def _changed_entry(function: Function, entry: str) -> str | None:
     return None
 
 
-def _lock(connection: sa.Connection, function_id: str) -> None:
-    # Changes of one function go one after another (on SQLite all writers do).  The function is locked before
-    # its revisions, so that two of them cannot wait for each other.
+def lock(connection: sa.Connection, function_id: str) -> None:
+    """Let changes of one function, and what refers to it, go one after another (on SQLite all writers do).
+
+    The function is locked before its revisions, versions and aliases, so that two transactions cannot wait
+    for each other.
+    """
     connection.execute(sa.select(T.c.id).where(T.c.id == function_id).with_for_update())
 
 

@@ -125,11 +125,54 @@ functions = sa.Table(
     sa.Column("timeout", sa.Integer, nullable=False),
     sa.Column("environment", MEDIUM_TEXT, nullable=False, comment="JSON object of strings"),
     sa.Column("count", sa.BigInteger, nullable=False),
-    sa.Column("latest_version", sa.Integer, nullable=False),
+    sa.Column("latest_version", sa.Integer, nullable=False, comment="the highest that exists; 0: none"),
     sa.Column("project_id", NAME, nullable=False),
     sa.Column("created_at", TIME, nullable=False),
     sa.Column("updated_at", TIME),
+    sa.Column(
+        "versions_made",
+        sa.Integer,
+        nullable=False,
+        server_default=sa.text("0"),
+        comment="the highest version number ever given: none is given twice",
+    ),
     sa.Index(None, "project_id", "created_at", "id"),
+    **TEXT_OPTIONS,
+)
+
+function_versions = sa.Table(
+    "function_versions",
+    metadata,
+    sa.Column("id", ID, primary_key=True),
+    sa.Column("function_id", ID, sa.ForeignKey("functions.id", ondelete="CASCADE"), nullable=False),
+    sa.Column("version_number", sa.Integer, nullable=False, comment="its code is that of its revisions"),
+    sa.Column("description", NAME),
+    sa.Column("count", sa.BigInteger, nullable=False),
+    sa.Column("project_id", NAME, nullable=False),
+    sa.Column("created_at", TIME, nullable=False),
+    sa.Column("updated_at", TIME),
+    sa.UniqueConstraint("function_id", "version_number"),
+    **TEXT_OPTIONS,
+)
+
+function_aliases = sa.Table(
+    "function_aliases",
+    metadata,
+    sa.Column("id", ID, primary_key=True),
+    sa.Column("name", NAME, nullable=False),
+    sa.Column("description", NAME),
+    sa.Column("function_id", ID, sa.ForeignKey("functions.id"), nullable=False),
+    sa.Column("function_version", sa.Integer, nullable=False),
+    sa.Column(
+        "routes", sa.Text, comment="JSON: versions with their weights; null: function_version gets all"
+    ),
+    sa.Column("sole", sa.Boolean(create_constraint=False), comment="true, or null where there are routes"),
+    sa.Column("project_id", NAME, nullable=False),
+    sa.Column("created_at", TIME, nullable=False),
+    sa.Column("updated_at", TIME),
+    sa.UniqueConstraint("project_id", "name"),
+    # One name for one version, as the old API has it; those that share calls may go to the same ones.
+    sa.UniqueConstraint("function_id", "function_version", "sole"),
     **TEXT_OPTIONS,
 )
 
