@@ -159,18 +159,19 @@ class CapTests(WorkerTest):
 
 
 class _StartsWhileListing:
-    """A driver of whose workers one starts just after it made its list."""
+    """A driver of whose workers one starts just after it made its first list."""
 
     def __init__(self, driver: Any, start: Any) -> None:
         self._driver = driver
-        self._start = start
+        # Once: the platform's own reaper may make a list at the same moment.
+        self._starts = iter([start])
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._driver, name)
 
     def list_workers(self, deadline: float) -> Any:
         found = list(self._driver.list_workers(deadline))
-        self._start()
+        next(self._starts, lambda: None)()
         return found
 
 
