@@ -208,6 +208,12 @@ RESOURCE_LIMIT_OPTS: list[cfg.Opt] = [
         help="Seconds that a function's module may take to be imported. It is not part of the "
         "function's timeout, so that a slow import under a small cpu limit does not fail every call.",
     ),
+    cfg.IntOpt(
+        "max_versions",
+        default=10,
+        min=1,
+        help="Versions that one function may have at once. 10 is what clients' tests count on.",
+    ),
     cfg.IntOpt("package_members", default=20000, min=1, help="Most files and directories of a package."),
     cfg.IntOpt("package_depth", default=32, min=1, help="Deepest nesting of directories in a package."),
     cfg.IntOpt(

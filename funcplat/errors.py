@@ -11,6 +11,10 @@ The tree::
     |   |   +-- Duplicate            400  the project has such a resource already
     |   +-- Unauthenticated          401
     |   +-- Forbidden                403
+    |   |   +-- InUse                403
+    |   |   +-- NotVersionable       403
+    |   |   +-- TooManyVersions      403
+    |   |   +-- VersionUnchanged     403
     |   +-- NotFound                 404
     |   +-- NotDownloadable          405
     |   +-- Conflict                 409
@@ -40,10 +44,11 @@ the classes to HTTP.  A failing *function* is none of these: it is a result with
 
 from __future__ import annotations
 
-import dataclasses
-import enum
 import inspect
 from typing import ClassVar
+
+from funcplat.reasons import Reason as Reason
+from funcplat.reasons import ReasonCode as ReasonCode
 
 
 class FuncplatError(Exception):
@@ -174,6 +179,8 @@ class ImageUnusable(InvalidRequest):
     """The image cannot be had, or no driver can run it."""
 
     code = "image_unusable"
+
+
 class Duplicate(InvalidRequest):
     """The project has such a resource already."""
 
@@ -196,6 +203,24 @@ class InUse(Forbidden):
     """The resource is still in use."""
 
     code = "in_use"
+
+
+class NotVersionable(Forbidden):
+    """Only functions made from a package have versions."""
+
+    code = "not_versionable"
+
+
+class TooManyVersions(Forbidden):
+    """The function has as many versions as it may have; delete one first."""
+
+    code = "too_many_versions"
+
+
+class VersionUnchanged(Forbidden):
+    """Function package not changed since the latest version."""
+
+    code = "version_unchanged"
 
 
 class NotFound(RequestError):
@@ -334,59 +359,3 @@ class WorkerError(FuncplatError):
     """A worker broke the worker protocol or went away."""
 
     code = "worker_error"
-
-
-# -- why an execution, a worker or a runtime is as it is ----------------------------------------------
-
-
-class ReasonCode(enum.StrEnum):
-    """Why an execution did not simply succeed, or why a worker or runtime is as it is.
-
-    The codes are part of the API: a code is never renamed and never changes its meaning.
-    """
-
-    # executions that failed: the function's doing
-    FUNCTION_RAISED = "function_raised"  # the function raised an exception
-    FUNCTION_EXITED = "function_exited"  # its process ended: os._exit, sys.exit
-    FUNCTION_CRASHED = "function_crashed"  # its process died of a signal of its own
-    IMPORT_FAILED = "import_failed"  # the entry's module raised while it was imported
-    ENTRY_NOT_FOUND = "entry_not_found"  # no such module or function in the package
-    IMPORT_TIMEOUT = "import_timeout"  # the import took longer than the operator allows
-    BAD_ARGUMENTS = "bad_arguments"  # the input does not fit the function's parameters
-    RESULT_NOT_JSON = "result_not_json"  # the return value cannot be written as JSON
-    RESULT_TOO_LARGE = "result_too_large"  # ... is over the cap
-    TIMEOUT = "timeout"  # the execution ran into its timeout
-    MEMORY_EXCEEDED = "memory_exceeded"  # ... into the memory limit
-    PIDS_EXCEEDED = "pids_exceeded"  # ... into the process limit
-    DISK_FULL = "disk_full"  # ... into the limit of its scratch space
-    # executions that succeeded, with a remark
-    LOG_TRUNCATED = "log_truncated"  # more output than the cap keeps
-    PROCESSES_KILLED = "processes_killed"  # it left processes behind, which were killed
-    # executions that the platform could not finish
-    WORKER_DIED = "worker_died"  # the worker went away during the execution
-    WORKER_STOPPED = "worker_stopped"  # the worker was stopped: update, detach, scale down, shutdown
-    START_FAILED = "start_failed"  # no worker could be started
-    NO_CAPACITY = "no_capacity"  # a cap of the function, project or host was reached
-    QUEUE_FULL = "queue_full"  # too many calls waited for a worker
-    QUEUE_TIMEOUT = "queue_timeout"  # no worker became free in time
-    SERVER_LOST = "server_lost"  # the server that ran it went away
-    RUNTIME_NOT_AVAILABLE = "runtime_not_available"  # the runtime is not available any more
-    FUNCTION_DELETED = "function_deleted"  # the function was deleted while the call waited
-    PLATFORM_ERROR = "platform_error"  # a defect or an outage of the platform
-    # runtimes
-    IMAGE_UNKNOWN = "image_unknown"  # no driver can run this image
-    DRIVER_UNAVAILABLE = "driver_unavailable"  # the driver's engine did not answer
-    # workers
-    IDLE = "idle"  # drained after the idle timeout
-    SUPERSEDED = "superseded"  # the function's code, limits or runtime changed
-    DETACHED = "detached"  # detached by an operator
-    SCALED_DOWN = "scaled_down"  # scaled down by an operator or to make room
-    ORPHANED = "orphaned"  # found without its worker, row or server
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Reason:
-    """Why something is as it is: a stable code and a sentence that says what to do."""
-
-    code: ReasonCode
-    message: str

@@ -120,11 +120,11 @@ class Aliases:
         LOG.info("alias %s: created by project %s", values["id"], identity.project_id)
         return self.get(identity, new.name)
 
-    def list(self, identity: Identity, listing: listings.Listing) -> list[Any]:
-        """Rows with the fields of `Alias`, in order."""
+    def list(self, identity: Identity, listing: listings.Listing) -> list[Alias]:
+        """Those of the project, in order."""
         where = listings.list_scope(T, identity, listing)
         with self._db.read() as connection:
-            return listings.page(connection, T, _COLUMNS, where, listing)
+            return [Alias(*row) for row in listings.page(connection, T, _COLUMNS, where, listing)]
 
     def get(self, identity: Identity, name: str, project_id: str | None = None) -> Alias:
         """The alias of the caller's project; for admins else of another one.

@@ -19,7 +19,7 @@ import sqlalchemy as sa
 from funcplat import errors
 from funcplat.auth.base import Identity
 from funcplat.core import listing as listings
-from funcplat.core import packages, references, runtimes
+from funcplat.core import packages, references, revisions, runtimes
 from funcplat.core.code import Code, Kept, dump, is_image
 from funcplat.core.packagestore import PackageStore
 from funcplat.db import models
@@ -146,7 +146,7 @@ class Functions:
         with self._db.write() as connection:
             _lock_available_runtime(connection, identity, new.runtime_id)
             connection.execute(sa.insert(T).values(values))
-            _insert_revision(connection, values, kept)
+            revisions.insert(connection, values, kept)
             if kept.stored is not None:
                 self._store.refer(connection, kept.stored)
         LOG.info("function %s: created by project %s", function_id, identity.project_id)
@@ -164,14 +164,16 @@ class Functions:
             return visible(connection, identity, function_id)
 
     @contextlib.contextmanager
-    def download(self, identity: Identity, function_id: str) -> Iterator[tuple[int, Iterator[bytes]]]:
-        """The package's size and bytes.
+    def download(
+        self, identity: Identity, function_id: str, version: int = 0
+    ) -> Iterator[tuple[int, Iterator[bytes]]]:
+        """The size and bytes of a version's package.
 
         Raises NotFound where the store lost it, NotDownloadable for an image.
         """
         with self._db.read() as connection:
             visible(connection, identity, function_id)
-            revision = current_revision(connection, function_id, 0)
+            revision = current_revision(connection, function_id, version)
             if revision.image is not None:
                 raise errors.NotDownloadable
             size = self._store.size(connection, revision.store, revision.digest)
@@ -237,23 +239,15 @@ class Functions:
         values: dict[str, Any],
         kept: Kept | None,
     ) -> bool:
-        revision = current_revision(connection, function.id, 0)
         if "runtime_id" in values:
             _lock_available_runtime(connection, identity, values["runtime_id"])
         if values:
             values = values | {"updated_at": micros()}
             connection.execute(sa.update(T).where(T.c.id == function.id).values(values))
         merged = dataclasses.asdict(function) | values
-        if not _revision_differs(revision, merged, kept):
-            return False
-        table = models.revisions
-        connection.execute(
-            sa.update(table).where(table.c.id == revision.id, table.c.current.is_(True)).values(current=None)
-        )
-        _insert_revision(connection, merged, kept, revision)
         if kept is not None and kept.stored is not None:
             self._store.refer(connection, kept.stored)
-        return True
+        return revisions.renew(connection, merged, kept)
 
     # -- checks --------------------------------------------------------------------------------------------
 
@@ -342,40 +336,3 @@ def _lock_available_runtime(connection: sa.Connection, identity: Identity, runti
     table = models.runtimes
     connection.execute(sa.select(table.c.id).where(table.c.id == runtime_id).with_for_update(read=True))
     _available_runtime(connection, identity, runtime_id)
-
-
-def _insert_revision(
-    connection: sa.Connection,
-    function: Mapping[str, Any],
-    kept: Kept | None,
-    previous: Any = None,
-) -> None:
-    """``previous``: the revision whose code it takes where none is ``kept``."""
-    if kept is None:
-        code = {"store": previous.store, "digest": previous.digest, "image": previous.image}
-    elif kept.stored is not None:
-        code = {"store": kept.stored.store, "digest": kept.stored.digest}
-    else:
-        code = {"image": kept.image}
-    connection.execute(
-        sa.insert(models.revisions).values(
-            id=str(uuid.uuid4()),
-            function_id=function["id"],
-            version=0,
-            current=True,
-            created_at=micros(),
-            **code,
-            **{key: function[key] for key in _REVISION_FIELDS},
-        )
-    )
-
-
-_REVISION_FIELDS = ("runtime_id", "entry", "cpu", "memory_size", "environment")
-
-
-def _revision_differs(revision: Any, function: Mapping[str, Any], kept: Kept | None) -> bool:
-    if kept is not None and kept.image != revision.image:
-        return True
-    if kept is not None and kept.stored is not None and kept.stored.digest != revision.digest:
-        return True
-    return any(getattr(revision, key) != function[key] for key in _REVISION_FIELDS)

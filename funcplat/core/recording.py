@@ -26,6 +26,7 @@ from funcplat.db.session import Database
 LOG = logging.getLogger(__name__)
 T = models.executions
 F = models.functions
+V = models.function_versions
 _ROW = tuple(column.name for column in T.columns)
 MAX_ROWS = 64
 """Rows of one INSERT on SQLite."""
@@ -78,6 +79,7 @@ class Recording:
         insert = _Statement.of(sa.insert(T), dialect, _ROW)
         finish = _Statement.of(_finish_statement(), dialect, ())
         count = _Statement.of(_count_statement(), dialect, ())
+        count_version = _Statement.of(_count_version_statement(), dialect, ())
         finish_names = ("b_id", "b_attempt", "b_server", *(f"b_{name}" for name in _FINISH))
         self._insert = insert.sql, operator.attrgetter(*_ROW), insert.values(_ROW)
         self._finish = (
@@ -86,6 +88,7 @@ class Recording:
             finish.values(finish_names),
         )
         self._count = count.sql, count.values(("b_id", "b_number"))
+        self._count_version = count_version.sql, count_version.values(("b_id", "b_version", "b_number"))
         self._retried = tenacity.Retrying(
             retry=tenacity.retry_if_exception_type(_NotCommitted),
             stop=tenacity.stop_after_attempt(ATTEMPTS),
@@ -110,14 +113,20 @@ class Recording:
             record.inserted = record.counted = True
 
     def _write(self, batch: Sequence[Record], durable: bool) -> None:
-        counts = collections.Counter(record.function_id for record in batch if not record.counted)
+        counts = collections.Counter(
+            (record.function_id, record.function_version) for record in batch if not record.counted
+        )
         with self._transaction(durable) as cursor:
             self._insert_rows(cursor, [r for r in batch if not r.inserted])
             self._run(cursor, self._finish, [r for r in batch if r.inserted])
-            if counts:
+            # In one order everywhere, so that two servers cannot wait for each other's rows.
+            rows = [(*key, number) for key, number in sorted(counts.items())]
+            if functions := [(key, number) for key, version, number in rows if not version]:
                 sql, order = self._count
-                # In one order everywhere, so that two servers cannot wait for each other's rows.
-                cursor.executemany(sql, [order(pair) for pair in sorted(counts.items())])
+                cursor.executemany(sql, [order(row) for row in functions])
+            if versions := [row for row in rows if row[1]]:
+                sql, order = self._count_version
+                cursor.executemany(sql, [order(row) for row in versions])
 
     def close(self) -> None:
         with self._turn:
@@ -218,3 +227,8 @@ def _count_statement() -> Any:
     return (
         sa.update(F).where(F.c.id == sa.bindparam("b_id")).values(count=F.c.count + sa.bindparam("b_number"))
     )
+
+
+def _count_version_statement() -> Any:
+    where = sa.and_(V.c.function_id == sa.bindparam("b_id"), V.c.version_number == sa.bindparam("b_version"))
+    return sa.update(V).where(where).values(count=V.c.count + sa.bindparam("b_number"))

@@ -125,7 +125,7 @@ functions = sa.Table(
     sa.Column("timeout", sa.Integer, nullable=False),
     sa.Column("environment", MEDIUM_TEXT, nullable=False, comment="JSON object of strings"),
     sa.Column("count", sa.BigInteger, nullable=False),
-    sa.Column("latest_version", sa.Integer, nullable=False, comment="the highest that exists; 0: none"),
+    sa.Column("latest_version", sa.Integer, nullable=False),
     sa.Column("project_id", NAME, nullable=False),
     sa.Column("created_at", TIME, nullable=False),
     sa.Column("updated_at", TIME),

@@ -29,6 +29,7 @@ import testtools
 from funcplat import errors, plugins
 from funcplat.auth.base import Identity
 from funcplat.core import functions, packages, runtimes
+from funcplat.core.aliases import Aliases
 from funcplat.core.code import Code
 from funcplat.core.executions import Executions, Record, new_id
 from funcplat.core.imageruns import ImageRuns
@@ -39,6 +40,7 @@ from funcplat.core.recording import Recording
 from funcplat.core.routes import Routes
 from funcplat.core.servers import Servers
 from funcplat.core.starts import Starts
+from funcplat.core.versions import Versions
 from funcplat.core.workers import Worker, WorkerOptions, Workers
 from funcplat.db import models, session
 from funcplat.drivers import base as driver_base
@@ -53,6 +55,7 @@ ADMIN = Identity("admins", "root", frozenset({"admin"}))
 ALL = Listing()
 PATIENCE = 20.0
 """Seconds until a test gives up on what should take milliseconds."""
+MAX_VERSIONS = 4
 MAIN = "def main(**kwargs):\n    return kwargs\n"
 LIMITS = packages.PackageLimits(max_size=2**20, members=100, depth=8, unpacked_size=2**22, ratio=200.0)
 
@@ -225,6 +228,8 @@ class Core:
     store: PackageStore
     runtimes: runtimes.Runtimes
     functions: functions.Functions
+    versions: Versions
+    aliases: Aliases
     workers: Workers
     starts: Starts
     image_runs: ImageRuns
@@ -276,6 +281,8 @@ class CoreTest(DatabaseTest):
             store=store,
             runtimes=runtimes.Runtimes(db, orchestrators, "fake", 200),
             functions=functions.Functions(db, store, Code(store, images), _limits(), workers.supersede),
+            versions=Versions(db, MAX_VERSIONS, workers.supersede),
+            aliases=Aliases(db),
             workers=workers,
             starts=starts,
             image_runs=ImageRuns(orchestrators, images, starts, workers, worker_options),
@@ -345,13 +352,13 @@ class CoreTest(DatabaseTest):
             spool.write(zipped(source))
             yield spool.finish()
 
-    def revision(self, function: functions.Function) -> Any:
+    def revision(self, function: functions.Function, version: int = 0) -> Any:
         with self.db.read() as connection:
-            return functions.current_revision(connection, function.id, 0)
+            return functions.current_revision(connection, function.id, version)
 
-    def start(self, function: functions.Function, core: Core | None = None) -> str:
+    def start(self, function: functions.Function, core: Core | None = None, version: int = 0) -> str:
         """The id of a new worker that is ready."""
-        return (core or self.core).starts.start(self.revision(function).id).id
+        return (core or self.core).starts.start(self.revision(function, version).id).id
 
     def worker(self, worker_id: str) -> Any:
         """The worker's row."""

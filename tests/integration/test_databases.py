@@ -10,17 +10,24 @@ import tempfile
 from typing import Any
 
 import httpx
+import sqlalchemy as sa
 import testtools
 from testtools import content
 
+from funcplat import errors
+from funcplat.core.aliases import ATTEMPTS, Changes
+from funcplat.db import models
 from tests import services
 from tests.functional import (
+    core,
     platform,
+    test_core_aliases,
     test_core_database,
     test_core_executions,
     test_core_functions,
     test_core_packages,
     test_core_runtimes,
+    test_core_versions,
     test_core_workers,
     test_recording,
 )
@@ -122,6 +129,48 @@ class SeparateProcessesOnMariaDBTests(SeparateProcessesTests):
     database = "mariadb"
 
 
+class MeddlingTests(test_core_aliases.AliasTest):
+    """Others change an alias between the look at it and its change; on SQLite nobody can."""
+
+    database = "postgresql"
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.alias = self.create()
+        self.aliases = self.server().aliases
+
+    def meddle(self, times: int) -> list[str]:
+        """Change the alias while each of its next changes asks for its target: the statements of these."""
+        seen: list[str] = []
+
+        def change(connection: Any, cursor: Any, statement: str, *_: Any) -> None:
+            if "FOR UPDATE" in statement and len(seen) < times:
+                seen.append(statement)
+                version = 2 + len(seen) % 2
+                self.change(models.function_aliases, self.alias.id, function_version=version)
+
+        engine = self.aliases._db.engine
+        sa.event.listen(engine, "before_cursor_execute", change)
+        self.addCleanup(sa.event.remove, engine, "before_cursor_execute", change)
+        return seen
+
+    def test_an_alias_that_others_keep_changing_is_a_conflict(self) -> None:
+        seen = self.meddle(times=ATTEMPTS)
+        changes = Changes(function_version=0)
+        self.assertRaises(errors.Conflict, self.aliases.update, core.ALICE, "prod", changes)
+        self.assertEqual(ATTEMPTS, len(seen))
+        self.assertEqual(2 + ATTEMPTS % 2, self.resolved().version)
+
+    def test_a_change_in_between_is_seen_and_the_own_one_made_after_it(self) -> None:
+        seen = self.meddle(times=1)
+        self.aliases.update(core.ALICE, "prod", Changes(function_version=0))
+        self.assertEqual((1, 0), (len(seen), self.resolved().version))
+
+
+class MeddlingOnMariaDBTests(MeddlingTests):
+    database = "mariadb"
+
+
 class PostgreSQLTransactions(test_core_database.TransactionsTests):
     database = "postgresql"
 
@@ -135,6 +184,14 @@ class PostgreSQLRuntimes(test_core_runtimes.RuntimesTests):
 
 
 class PostgreSQLFunctions(test_core_functions.FunctionsTests):
+    database = "postgresql"
+
+
+class PostgreSQLVersions(test_core_versions.VersionsTests):
+    database = "postgresql"
+
+
+class PostgreSQLAliases(test_core_aliases.AliasesTests):
     database = "postgresql"
 
 
@@ -183,6 +240,14 @@ class MariaDBRuntimes(test_core_runtimes.RuntimesTests):
 
 
 class MariaDBFunctions(test_core_functions.FunctionsTests):
+    database = "mariadb"
+
+
+class MariaDBVersions(test_core_versions.VersionsTests):
+    database = "mariadb"
+
+
+class MariaDBAliases(test_core_aliases.AliasesTests):
     database = "mariadb"
 
 

@@ -16,7 +16,7 @@ from funcplat import conf, errors, plugins
 UNITS = re.compile(
     r"\b(seconds?|bytes?|millicores|port|processes|executions|workers|calls|threads|often)\b", re.I
 )
-UNITS_MORE = re.compile(r"\b(files|connections|ratio|nesting|user ids)\b", re.I)
+UNITS_MORE = re.compile(r"\b(files|versions|connections|ratio|nesting|user ids)\b", re.I)
 
 
 class ConfTest(testtools.TestCase):
