@@ -24,6 +24,7 @@ from oslo_config import cfg
 from funcplat import errors, plugins, statedir
 from funcplat.auth.base import AuthDriver
 from funcplat.core import packages, servers
+from funcplat.core.aliases import Aliases
 from funcplat.core.code import Code
 from funcplat.core.executions import Executions
 from funcplat.core.functions import Functions, Limits
@@ -34,10 +35,12 @@ from funcplat.core.recording import Recording
 from funcplat.core.routes import Routes
 from funcplat.core.runtimes import Runtimes
 from funcplat.core.starts import Starts
+from funcplat.core.versions import Versions
 from funcplat.core.workers import WorkerOptions, Workers
 from funcplat.db import session
 from funcplat.drivers.base import Context
 from funcplat.invoke import client
+from funcplat.invoke.aliases import AliasTable
 from funcplat.invoke.calls import Calls
 from funcplat.invoke.oneshots import OneShots
 from funcplat.invoke.recorder import Recorder
@@ -64,6 +67,8 @@ class Services:
     store: PackageStore
     runtimes: Runtimes
     functions: Functions
+    versions: Versions
+    aliases: Aliases
     workers: Workers
     starts: Starts
     image_runs: ImageRuns
@@ -77,6 +82,7 @@ class Invocation:
 
     run: Callable[..., Coroutine[Any, Any, Any]]  # await a synchronous function in a thread
     router: Router
+    aliases: AliasTable
     one_shots: OneShots
     recorder: Recorder
     calls: Calls
@@ -133,9 +139,11 @@ async def invocation(built: Services) -> AsyncIterator[Invocation]:
         conf.resource_limits.max_log,
     )
     calls = Calls(router, one_shots, recorder, built.server_id, conf.resource_limits.import_timeout, lost)
+    aliases = AliasTable(built.aliases.find, run)
     try:
-        yield Invocation(run, router, one_shots, recorder, calls)
+        yield Invocation(run, router, aliases, one_shots, recorder, calls)
     finally:
+        await aliases.close()
         await router.close()
         await calls.close()
         await recorder.close()
@@ -214,6 +222,8 @@ def _build(
         store=store,
         runtimes=Runtimes(db, orchestrators, conf.orchestrator.default, conf.scaling.max_workers),
         functions=Functions(db, store, Code(store, images), _limits(conf), workers.supersede),
+        versions=Versions(db, conf.resource_limits.max_versions, workers.supersede),
+        aliases=Aliases(db),
         workers=workers,
         starts=starts,
         image_runs=ImageRuns(orchestrators, images, starts, workers, options),

@@ -140,6 +140,7 @@ class Engine:
         if used := router.used():
             await self._run(services.workers.touch, used)
         router.sweep()
+        self._invocation.aliases.sweep()
         if drained := await self._run(services.workers.drain_idle, services.conf.scaling.idle_timeout):
             router.drained(drained)
             self.wake_changes()

@@ -9,7 +9,17 @@ import falcon
 import falcon.asgi
 import falcon.media
 
-from funcplat.api import discovery, errors, executions, forms, functions, runtimes
+from funcplat.api import (
+    aliases,
+    discovery,
+    errors,
+    executions,
+    forms,
+    functions,
+    runtimes,
+    versions,
+    workers,
+)
 from funcplat.api.front import App, Front
 from funcplat.api.middleware import Door, Request
 from funcplat.api.resource import Desk, Resource
@@ -38,10 +48,17 @@ ROUTES = (
     Route("/v1/runtimes/{runtime_id}/pool", runtimes.RuntimePool),
     Route("/v1/functions", functions.Functions),
     Route("/v1/functions/{function_id}", functions.Function),
-    Route("/v1/functions/{function_id}/workers", functions.FunctionWorkers),
-    Route("/v1/functions/{function_id}/scale_up", functions.ScaleUp),
-    Route("/v1/functions/{function_id}/scale_down", functions.ScaleDown),
-    Route("/v1/functions/{function_id}/detach", functions.Detach),
+    Route("/v1/functions/{function_id}/workers", workers.FunctionWorkers),
+    Route("/v1/functions/{function_id}/scale_up", workers.ScaleUp),
+    Route("/v1/functions/{function_id}/scale_down", workers.ScaleDown),
+    Route("/v1/functions/{function_id}/detach", workers.Detach),
+    Route("/v1/functions/{function_id}/versions", versions.Versions),
+    Route("/v1/functions/{function_id}/versions/{version_number}", versions.Version),
+    Route("/v1/functions/{function_id}/versions/{version_number}/scale_up", workers.VersionScaleUp),
+    Route("/v1/functions/{function_id}/versions/{version_number}/scale_down", workers.VersionScaleDown),
+    Route("/v1/functions/{function_id}/versions/{version_number}/detach", workers.VersionDetach),
+    Route("/v1/aliases", aliases.Aliases),
+    Route("/v1/aliases/{alias_name}", aliases.Alias),
     Route("/v1/executions", executions.Executions),
     Route("/v1/executions/{execution_id}", executions.Execution),
     Route("/v1/executions/{execution_id}/log", executions.ExecutionLog),

@@ -63,16 +63,42 @@ class Executions(Resource):
 
     async def _line(self, caller: Identity, body: schemas.CreateExecution) -> Line:
         if body.function_alias is not None:
-            raise errors.NotFound(f"Function alias not found [name={body.function_alias[:64]}]")
-        if body.function_id is None:
+            line = await self._line_of_alias(caller.project_id, body.function_alias)
+            body.function_id, body.function_version = line.route.function_id, line.route.version
+        elif body.function_id is not None:
+            body.function_id = check_uuid(body.function_id)
+            line = await self._line_of_version(caller, body.function_id, body.function_version or 0)
+        else:
             raise errors.InvalidRequest('Either "function_id" or "function_alias" must be specified.')
-        body.function_id = check_uuid(body.function_id)
-        line = await self.invocation.router.line(body.function_id, body.function_version or 0)
-        if line.route.project_id != caller.project_id and not caller.is_admin:
-            raise errors.NotFound(f"Function not found [id={body.function_id}]")
         if line.route.runtime_status != "available":
             raise errors.RuntimeNotAvailable(f"Runtime {line.route.runtime_id} is not available.")
         return line
+
+    async def _line_of_version(self, caller: Identity, function_id: str, version: int) -> Line:
+        router = self.invocation.router
+        try:
+            line = await router.line(function_id, version)
+        except errors.NotFound:
+            # Whether the function exists, and lacks the version, is not for other projects to know.
+            if version != 0:
+                own = await router.line(function_id, 0)
+                _check_visible(caller, own)
+                if own.route.image is not None:
+                    raise errors.InvalidRequest(errors.NotVersionable().message) from None
+            raise
+        _check_visible(caller, line)
+        return line
+
+    async def _line_of_alias(self, project_id: str, name: str) -> Line:
+        aliases, router = self.invocation.aliases, self.invocation.router
+        target = await aliases.resolve(project_id, name)
+        try:
+            return await router.line(target.function_id, target.version)
+        except errors.NotFound:
+            # Within the second that an alias is remembered it was led elsewhere, and its version deleted.
+            aliases.changed(project_id, name)
+            target = await aliases.resolve(project_id, name)
+            return await router.line(target.function_id, target.version)
 
     def _record(self, caller: Identity, body: schemas.CreateExecution) -> Record:
         sync = body.sync is not False
@@ -80,7 +106,7 @@ class Executions(Resource):
             id=core.new_id(),
             function_id=body.function_id or "",
             function_version=body.function_version or 0,
-            function_alias=None,
+            function_alias=body.function_alias,
             description=body.description,
             status="running" if sync else "queued",
             sync=sync,
@@ -145,6 +171,11 @@ class ExecutionLog(Resource):
             return start + log + _end(execution, log), True
         live = await self.invocation.calls.live_log(execution_id, 0)
         return start + (live or b""), False
+
+
+def _check_visible(caller: Identity, line: Line) -> None:
+    if line.route.project_id != caller.project_id and not caller.is_admin:
+        raise errors.NotFound(f"Function not found [id={line.route.function_id}]")
 
 
 def _end(execution: core.Execution, log: bytes) -> bytes:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import re
 from typing import Any
 
 import msgspec
 
-from funcplat.api import schemas, views
+from funcplat.api import aliases, schemas, versions, views
+from funcplat.api.operation import FUNCTION, PAGE_QUERY, PROJECT_QUERY, Operation
 
-PROJECT_QUERY = ("all_projects", "project_id")
-PAGE_QUERY = ("limit", "marker", "sort_key", "sort_dir")
+PATH_TYPES: dict[str, dict[str, Any]] = {
+    "alias_name": {"type": "string", "maxLength": 255},
+    "version_number": {"type": "integer", "minimum": 0},
+}
+"""Parameters in paths that are no ids."""
 QUERY_TYPES: dict[str, dict[str, Any]] = {
     "all_projects": {"type": "boolean"},
     "download": {"type": "boolean"},
@@ -27,34 +30,21 @@ STRUCTS = (
     schemas.UpdateRuntime,
     schemas.FunctionForm,
     schemas.Scale,
+    schemas.CreateVersion,
+    schemas.CreateAlias,
+    schemas.UpdateAlias,
     schemas.CreateExecution,
     views.RuntimeView,
     views.PoolView,
     views.FunctionView,
+    views.VersionView,
+    views.AliasView,
     views.WorkerView,
     views.ExecutionView,
     views.ErrorView,
 )
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Operation:
-    """One method of one path."""
-
-    method: str
-    path: str
-    summary: str
-    status: int
-    answer: type[msgspec.Struct] | None = None
-    key: str | None = None  # lists: the envelope's key
-    body: type[msgspec.Struct] | None = None
-    form: bool = False  # the body may be multipart or a form as well
-    query: tuple[str, ...] = ()
-    media: str = "application/json"
-    errors: tuple[int, ...] = ()
-
-
-FUNCTION = "/v1/functions/{function_id}"
 OPERATIONS = (
     Operation("get", "/", "List the versions of the API", 200),
     Operation("get", "/healthz", "Whether this process answers", 200),
@@ -158,6 +148,8 @@ OPERATIONS = (
         "post", FUNCTION + "/scale_down", "Stop workers (admin)", 202, body=schemas.Scale, errors=(404,)
     ),
     Operation("post", FUNCTION + "/detach", "Stop all workers (admin)", 202, errors=(404,)),
+    *versions.OPERATIONS,
+    *aliases.OPERATIONS,
     Operation(
         "get",
         "/v1/executions",
@@ -242,9 +234,12 @@ def _is_closed(path: str) -> bool:
     return path.startswith("/v1/") and path != "/v1/openapi.json"
 
 
+_UUID: dict[str, Any] = {"type": "string", "format": "uuid"}
+
+
 def _path_parameters(path: str) -> list[dict[str, Any]]:
     return [
-        {"name": name, "in": "path", "required": True, "schema": {"type": "string", "format": "uuid"}}
+        {"name": name, "in": "path", "required": True, "schema": PATH_TYPES.get(name, _UUID)}
         for name in re.findall(r"{(\w+)}", path)
     ]
 

@@ -36,6 +36,14 @@ def integer(name: str, text: str) -> int:
     return value
 
 
+def version(name: str, text: str) -> int:
+    """A number of a version, 0 included."""
+    value = integer(name, text)
+    if value < 0:
+        raise errors.InvalidRequest(f"{name} must not be negative.")
+    return value
+
+
 def single(params: Mapping[str, Any]) -> dict[str, str]:
     """Query parameters with one value each: the last one given."""
     return {key: value[-1] if isinstance(value, list) else value for key, value in params.items()}

@@ -15,6 +15,7 @@ from funcplat import errors
 
 Name = Annotated[str, msgspec.Meta(max_length=255)]
 Entry = Annotated[str, msgspec.Meta(max_length=80)]
+VersionNumber = Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1)]
 S = TypeVar("S", bound=msgspec.Struct)
 
 
@@ -63,19 +64,66 @@ class Scale(msgspec.Struct, forbid_unknown_fields=True):
     count: Annotated[int, msgspec.Meta(ge=1, le=10_000)] | None = None
 
 
+class CreateVersion(msgspec.Struct, forbid_unknown_fields=True):
+    """Body of POST /v1/functions/{id}/versions."""
+
+    description: Name | None = None
+
+
+class AliasRoute(msgspec.Struct, forbid_unknown_fields=True):
+    """A version that an alias leads to, and its weight."""
+
+    function_version: VersionNumber
+    weight: Annotated[int, msgspec.Meta(ge=1, le=10_000)]
+
+
+Routes = Annotated[list[AliasRoute], msgspec.Meta(max_length=100)]
+
+
+class CreateAlias(msgspec.Struct, forbid_unknown_fields=True):
+    """Body of POST /v1/aliases; routes is an addition."""
+
+    name: Name | None = None
+    function_id: str | None = None
+    function_version: VersionNumber | None = None
+    description: Name | None = None
+    routes: Routes | None = None
+
+
+class UpdateAlias(msgspec.Struct, forbid_unknown_fields=True):
+    """Body of PUT /v1/aliases/{name}; name is accepted and ignored."""
+
+    name: Name | None = None
+    function_id: str | None = None
+    function_version: VersionNumber | None = None
+    description: Name | None = None
+    routes: Routes | None = None
+
+
 class CreateExecution(msgspec.Struct, forbid_unknown_fields=True):
     """Body of POST /v1/executions; input is a string, or as an addition an object."""
 
     function_id: str | None = None
     function_alias: Name | None = None
-    function_version: Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1)] | None = None
+    function_version: VersionNumber | None = None
     sync: bool | None = None
     input: str | dict[str, Any] | None = None
     description: Name | None = None
 
 
 READ_ONLY = frozenset(
-    ("id", "status", "project_id", "created_at", "updated_at", "result", "reason", "worker_id", "count")
+    (
+        "id",
+        "status",
+        "project_id",
+        "created_at",
+        "updated_at",
+        "result",
+        "reason",
+        "worker_id",
+        "count",
+        "version_number",
+    )
 )
 
 

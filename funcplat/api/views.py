@@ -10,9 +10,11 @@ from typing import Annotated, Any, TypeVar
 
 import msgspec
 
+from funcplat.core.aliases import Alias
 from funcplat.core.executions import Execution, Record
 from funcplat.core.functions import Function
 from funcplat.core.runtimes import Pool, Runtime
+from funcplat.core.versions import Version
 
 Name = Annotated[str, msgspec.Meta(max_length=255)]
 Entry = Annotated[str, msgspec.Meta(max_length=80)]
@@ -78,6 +80,40 @@ class FunctionView(msgspec.Struct):
     created_at: str
     updated_at: str | None
     environment: dict[str, None]
+
+
+class VersionView(msgspec.Struct):
+    """A version of a function."""
+
+    id: str
+    description: str | None
+    function_id: str
+    version_number: int
+    count: int
+    project_id: str
+    created_at: str
+    updated_at: str | None
+
+
+class AliasRouteView(msgspec.Struct):
+    """A version that an alias leads to, and its weight."""
+
+    function_version: int
+    weight: int
+
+
+class AliasView(msgspec.Struct):
+    """An alias; routes is null where all calls go to function_version."""
+
+    id: str
+    name: str
+    description: str | None
+    function_id: str
+    function_version: int
+    project_id: str
+    created_at: str
+    updated_at: str | None
+    routes: list[AliasRouteView] | None
 
 
 class WorkerView(msgspec.Struct):
@@ -232,6 +268,19 @@ def function(row: Function) -> FunctionView:
         updated_at=timestamp(row.updated_at),
         environment=_environment(row.environment),
     )
+
+
+def version(row: Version) -> VersionView:
+    fields = (row.id, row.description, row.function_id, row.version_number, row.count, row.project_id)
+    return VersionView(*fields, _when(row.created_at), timestamp(row.updated_at))
+
+
+def alias(row: Alias) -> AliasView:
+    fields = (row.id, row.name, row.description, row.function_id, row.function_version, row.project_id)
+    routes = None
+    if row.routes is not None:
+        routes = [AliasRouteView(route.function_version, route.weight) for route in row.shares()]
+    return AliasView(*fields, _when(row.created_at), timestamp(row.updated_at), routes)
 
 
 def worker(row: Any) -> WorkerView:

@@ -42,6 +42,9 @@ def _rule(name: str, check: str, description: str, method: str, path: str) -> po
 
 _RUNTIME = "/v1/runtimes/{runtime_id}"
 _FUNCTION = "/v1/functions/{function_id}"
+_VERSIONS = f"{_FUNCTION}/versions"
+_VERSION = f"{_VERSIONS}/{{version_number}}"
+_ALIAS = "/v1/aliases/{alias_name}"
 _EXECUTION = "/v1/executions/{execution_id}"
 
 _RUNTIME_RULES = (
@@ -72,6 +75,39 @@ _FUNCTION_RULES = (
     _rule("function:detach", ADMIN, "Stop every worker of a function.", "POST", f"{_FUNCTION}/detach"),
     _rule("function_worker:list", ADMIN, "List the workers of a function.", "GET", f"{_FUNCTION}/workers"),
 )
+_VERSION_RULES = (
+    _rule("function_version:list", DEFAULT, "List the versions of a function.", "GET", _VERSIONS),
+    _rule("function_version:get", DEFAULT, "Show a version or download its package.", "GET", _VERSION),
+    _rule(
+        "function_version:create", OWNER, "Create a version: the function's project alone.", "POST", _VERSIONS
+    ),
+    _rule(
+        "function_version:delete",
+        OWNER,
+        "Delete a version: the function's project alone.",
+        "DELETE",
+        _VERSION,
+    ),
+    _rule("function_version:scale_up", ADMIN, "Start workers of a version.", "POST", f"{_VERSION}/scale_up"),
+    _rule(
+        "function_version:scale_down", ADMIN, "Stop workers of a version.", "POST", f"{_VERSION}/scale_down"
+    ),
+    _rule("function_version:detach", ADMIN, "Stop every worker of a version.", "POST", f"{_VERSION}/detach"),
+)
+_ALIAS_RULES = (
+    _rule("function_alias:list", DEFAULT, "List the project's aliases.", "GET", "/v1/aliases"),
+    _rule(
+        "function_alias:list:all_projects",
+        ADMIN,
+        "List aliases of every project.",
+        "GET",
+        "/v1/aliases?all_projects=true",
+    ),
+    _rule("function_alias:get", DEFAULT, "Show an alias.", "GET", _ALIAS),
+    _rule("function_alias:create", DEFAULT, "Create an alias.", "POST", "/v1/aliases"),
+    _rule("function_alias:update", DEFAULT, "Lead an alias elsewhere.", "PUT", _ALIAS),
+    _rule("function_alias:delete", DEFAULT, "Delete an alias.", "DELETE", _ALIAS),
+)
 _EXECUTION_RULES = (
     _rule("execution:list", DEFAULT, "List the project's executions.", "GET", "/v1/executions"),
     _rule(
@@ -95,7 +131,14 @@ _Question = tuple[str, str | None, str, str, frozenset[str]]
 
 def list_rules() -> Sequence[policy.RuleDefault]:
     """Every rule with its default, for oslo.policy's generators."""
-    return (*_BASE_RULES, *_RUNTIME_RULES, *_FUNCTION_RULES, *_EXECUTION_RULES)
+    return (
+        *_BASE_RULES,
+        *_RUNTIME_RULES,
+        *_FUNCTION_RULES,
+        *_VERSION_RULES,
+        *_ALIAS_RULES,
+        *_EXECUTION_RULES,
+    )
 
 
 class Policy:

@@ -65,6 +65,9 @@ FIELDS = st.sampled_from(
         "function_id",
         "function_alias",
         "function_version",
+        "routes",
+        "weight",
+        "version_number",
         "sync",
         "input",
         "status",
@@ -92,9 +95,17 @@ QUERY = st.sampled_from(
     ]
 )
 KNOWN = st.sampled_from(
-    ["{function}", "{runtime}", "{execution}", "{unknown}", "abc", "%00", "%ff", "..", "{}"]
+    ["{function}", "{runtime}", "{execution}", "{alias}", "{unknown}", "abc", "%00", "%ff", "..", "{}"]
 )
-PATHS = st.sampled_from([re.sub(r"{\w+}", "ID", route.path) for route in app.ROUTES] + ["/v1/", "//v1//ID"])
+VERSIONS = ("0", "1", "2", "-1", "x")
+PATHS = st.sampled_from(
+    [
+        re.sub(r"{\w+}", "ID", route.path.replace("{version_number}", version))
+        for route in app.ROUTES
+        for version in (VERSIONS if "{version_number}" in route.path else ("",))
+    ]
+    + ["/v1/", "//v1//ID"]
+)
 
 
 def written(value: Any) -> bytes:
@@ -106,10 +117,13 @@ class AnyRequestTests(ApiTest):
     def setUp(self) -> None:
         super().setUp()
         function = self.create("def main(*a, **k): pass")
+        self.ok(201, self.api.post(f"/v1/functions/{function['id']}/versions", {}))
+        self.ok(201, self.api.post("/v1/aliases", {"name": "prod", "function_id": function["id"]}))
         self.ids = {
             "function": function["id"],
             "runtime": function["runtime_id"],
             "execution": self.execute(function)["id"],
+            "alias": "prod",
             "unknown": str(uuid.uuid4()),
         }
 
@@ -149,6 +163,23 @@ class AnyRequestTests(ApiTest):
             self.api.post("/v1/executions", content=written(text))
 
         call()
+
+    def test_any_alias(self) -> None:
+        routes = st.lists(st.fixed_dictionaries({"function_version": JSON, "weight": JSON}), max_size=3)
+
+        @SETTINGS
+        @hypothesis.given(JSON | TEXT, JSON, JSON | routes)
+        def lead(name: Any, version: Any, shares: Any) -> None:
+            body = {"function_version": version, "routes": shares}
+            self.api.put("/v1/aliases/prod", content=written(body))
+            self.api.post("/v1/executions", content=written({"function_alias": name}))
+            body |= {"name": name, "function_id": self.ids["function"]}
+            if self.api.post("/v1/aliases", content=written(body)).status_code == 201:
+                path = f"/v1/aliases/{urllib.parse.quote(str(name), safe='')}"
+                self.ok(200, self.api.get(path))
+                self.ok(204, self.api.delete(path))
+
+        lead()
 
     def test_any_form(self) -> None:
         @SETTINGS

@@ -91,7 +91,9 @@ class EngineTests(core.CoreTest):
             engine=self.options, scaling=types.SimpleNamespace(idle_timeout=self.idle_timeout)
         )
         services = types.SimpleNamespace(**vars(server), conf=conf)
-        return Engine(services, types.SimpleNamespace(run=run, router=self.router, calls=self.calls))
+        aliases = types.SimpleNamespace(sweep=lambda: None)
+        invocation = types.SimpleNamespace(run=run, router=self.router, aliases=aliases, calls=self.calls)
+        return Engine(services, invocation)
 
     async def until(self, condition: Callable[[], Any]) -> None:
         while not condition():

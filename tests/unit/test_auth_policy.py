@@ -26,9 +26,13 @@ ADMIN = {
     "function:scale_down",
     "function:detach",
     "function_worker:list",
+    "function_version:scale_up",
+    "function_version:scale_down",
+    "function_version:detach",
+    "function_alias:list:all_projects",
     "execution:list:all_projects",
 }
-OWNER = {"function:delete"}
+OWNER = {"function:delete", "function_version:create", "function_version:delete"}
 DEFAULT = {
     "runtime:list",
     "runtime:get",
@@ -36,6 +40,13 @@ DEFAULT = {
     "function:get",
     "function:create",
     "function:update",
+    "function_version:list",
+    "function_version:get",
+    "function_alias:list",
+    "function_alias:get",
+    "function_alias:create",
+    "function_alias:update",
+    "function_alias:delete",
     "execution:list",
     "execution:create",
     "execution:get",
