@@ -93,6 +93,8 @@ class Server(fixtures.Fixture):
         self.functions: dict[str, dict] = {}
         self.packages: dict[str, bytes] = {}
         self.environments: dict[str, dict[str, str]] = {}
+        self.versions: dict[str, list[dict]] = {}
+        self.aliases: dict[str, dict] = {}
         self.executions: dict[str, dict] = {}
         self.logs: dict[str, bytes] = {}
         self._prepared: dict[tuple[str, str], collections.deque] = {}
@@ -217,9 +219,49 @@ class Server(fixtures.Fixture):
         worker = {"function_id": key, "function_version": 0, "worker_name": "w-1"}
         return Answer(200, {"workers": [worker]})
 
+    def version_created(self, request, key):
+        versions = self.versions.setdefault(key, [])
+        versions.append({"version_number": len(versions) + 1, "count": 0, **request.json})
+        return Answer(201, versions[-1])
+
+    def versions_listed(self, request, key):
+        return Answer(200, {"function_versions": self.versions.get(key, [])})
+
+    def version_shown(self, request, key, number):
+        found = [each for each in self.versions.get(key, []) if each["version_number"] == int(number)]
+        if not found:
+            return fault(404, "not_found", f"version {number} not found")
+        if request.query.get("download"):
+            return Answer(200, self.packages[key], {"Content-Type": "application/zip"})
+        return Answer(200, found[0])
+
+    def version_deleted(self, request, key, number):
+        self.versions[key] = [v for v in self.versions.get(key, []) if v["version_number"] != int(number)]
+        return Answer(204)
+
+    def alias_created(self, request):
+        alias = {"function_version": 0, "routes": None, **request.json}
+        self.aliases[alias["name"]] = alias
+        return Answer(201, alias)
+
+    def aliases_listed(self, request):
+        return Answer(200, {"function_aliases": list(self.aliases.values())})
+
+    def alias(self, request, path):
+        name = urllib.parse.unquote(path)
+        if name not in self.aliases:
+            return fault(404, "not_found", f"alias {name} not found")
+        if request.method == "PUT":
+            self.aliases[name] |= request.json
+        if request.method == "DELETE":
+            del self.aliases[name]
+            return Answer(204)
+        return Answer(200, self.aliases[name])
+
     def execution_created(self, request):
         wanted = request.json
-        function = self.functions.get(wanted["function_id"])
+        alias = self.aliases.get(wanted.get("function_alias"), {})
+        function = self.functions.get(alias.get("function_id", wanted.get("function_id")))
         if function is None:
             return fault(404, "not_found", "function not found")
         key = str(uuid.uuid4())
@@ -270,7 +312,14 @@ ROUTES = [
     ("GET", r"/v1/runtimes/([^/]+)/pool", Server.pool),
     ("POST", r"/v1/functions", Server.function_created),
     ("PUT", r"/v1/functions/([^/]+)", Server.function_updated),
-    ("POST", r"/v1/functions/([^/]+)/(?:detach|scale_up|scale_down)", Server.accepted),
+    ("POST", r"/v1/functions/([^/]+)(?:/versions/\d+)?/(?:detach|scale_up|scale_down)", Server.accepted),
+    ("POST", r"/v1/functions/([^/]+)/versions", Server.version_created),
+    ("GET", r"/v1/functions/([^/]+)/versions", Server.versions_listed),
+    ("GET", r"/v1/functions/([^/]+)/versions/(\d+)", Server.version_shown),
+    ("DELETE", r"/v1/functions/([^/]+)/versions/(\d+)", Server.version_deleted),
+    ("POST", r"/v1/aliases", Server.alias_created),
+    ("GET", r"/v1/aliases", Server.aliases_listed),
+    *((method, r"/v1/aliases/([^/]+)", Server.alias) for method in ("GET", "PUT", "DELETE")),
     ("GET", r"/v1/functions/([^/]+)/workers", Server.workers),
     ("POST", r"/v1/executions", Server.execution_created),
     ("GET", r"/v1/executions/([^/]+)/log", Server.log),

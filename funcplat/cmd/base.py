@@ -178,6 +178,26 @@ def with_function(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
     return parser
 
 
+def with_version(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
+    """``parser`` with a function and the number of its version as its positional arguments."""
+    return with_version_of(with_function(parser))
+
+
+def with_version_of(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
+    """``parser``, which has a function, with the number of its version after it."""
+    parser.add_argument("version", metavar="VERSION", type=values.version, help="Its number.")
+    return parser
+
+
+def target(connection: client.Client, parsed_args: argparse.Namespace) -> tuple[str, str]:
+    """The path of the function, or of its version where the command has one, and what people call it."""
+    path = f"/v1/functions/{find_id(connection, 'functions', parsed_args.function)}"
+    number = getattr(parsed_args, "version", None)
+    if number is None:
+        return path, parsed_args.function
+    return f"{path}/versions/{number}", f"version {number} of {parsed_args.function}"
+
+
 def is_id(reference: str) -> bool:
     """Whether ``reference`` is an id: a UUID.  Everything else is a name."""
     return _UUID.fullmatch(reference) is not None

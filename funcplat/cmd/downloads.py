@@ -26,28 +26,33 @@ class Download(base.Command):
 
     def take_action(self, parsed_args: argparse.Namespace) -> int:
         """Write it whole or not at all."""
-        reference = parsed_args.function
-        function_id = base.find_id(self.client, "functions", reference)
+        package, _ = base.target(self.client, parsed_args)
         if parsed_args.output == "-":
-            self._copy(function_id, sys.stdout.buffer)
+            self._copy(package, sys.stdout.buffer)
             return 0
-        safe = reference if re.fullmatch(r"[\w-][\w.-]*", reference) else function_id
-        path = pathlib.Path(parsed_args.output or f"{safe}.zip")
+        path = pathlib.Path(parsed_args.output or _name(package, parsed_args.function))
         if path.exists() and not parsed_args.force:
             raise failures.UsageFailure(f"{path} exists; --force replaces it")
         with _replacing(path) as sink:
-            self._copy(function_id, sink)
+            self._copy(package, sink)
         self.say(f"wrote {path}")
         return 0
 
-    def _copy(self, function_id: str, sink: BinaryIO) -> None:
+    def _copy(self, path: str, sink: BinaryIO) -> None:
         from funcplat.cmd import progress
 
-        package = self.client.download(f"/v1/functions/{function_id}", {"download": "true"})
+        package = self.client.download(path, {"download": "true"})
         with progress.bar("download", package.length, sys.stderr) as bar:
             for chunk in package.chunks:
                 sink.write(chunk)
                 bar(len(chunk))
+
+
+def _name(path: str, reference: str) -> str:
+    """Of the file: as the function is called where that is the name of a file, with the version's number."""
+    function_id, *version = path.removeprefix("/v1/functions/").split("/versions/")
+    safe = reference if re.fullmatch(r"[\w-][\w.-]*", reference) else function_id
+    return f"{'_'.join([safe, *version])}.zip"
 
 
 @contextlib.contextmanager

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import time
 from collections.abc import Sequence
 from typing import Any, TextIO, cast
 
-from funcplat.cmd import base, client, values
+from funcplat.cmd import base, client, failures, values
 
 COLUMNS = (
     "id",
@@ -55,12 +56,9 @@ class Create(base.Show):
 
     def take_action(self, parsed_args: argparse.Namespace) -> base.Row:
         """A failed function makes an execution like any other: exit code 0."""
-        text = values.function_input(parsed_args.input, parsed_args.arguments)
-        function = base.find(self.client, "functions", parsed_args.function)
-        execution = start(
-            self.client, function, text, not parsed_args.asynchronous, description=parsed_args.description
-        )
-        return _shown(execution)
+        call = called(self.client, parsed_args)
+        sync = not parsed_args.asynchronous
+        return _shown(start(self.client, call, sync, description=parsed_args.description))
 
 
 class List(base.List):
@@ -133,8 +131,8 @@ class Log(base.Command):
 
 
 def add_call_options(parser: argparse.ArgumentParser) -> None:
-    """The function to call and its input."""
-    parser.add_argument("function", metavar="FUNCTION", help="Name or id.")
+    """The function to call, a version or an alias of it, and its input."""
+    parser.add_argument("function", metavar="FUNCTION", nargs="?", help="Name or id; none with --alias.")
     parser.add_argument(
         "arguments",
         metavar="KEY=VALUE",
@@ -143,6 +141,11 @@ def add_call_options(parser: argparse.ArgumentParser) -> None:
         help="A keyword argument: JSON where VALUE is valid JSON, else a string. "
         """A string that looks like JSON is quoted: zip='"0123"'.""",
     )
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument(
+        "--version", type=values.version, metavar="VERSION", help="Call this version; else 0, its own code."
+    )
+    which.add_argument("--alias", metavar="NAME", help="Call what this alias leads to.")
     parser.add_argument(
         "--input",
         metavar="JSON",
@@ -151,13 +154,43 @@ def add_call_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def start(
-    connection: client.Client, function: client.Json, text: str | None, sync: bool, **more: str | None
-) -> client.Json:
+@dataclasses.dataclass(frozen=True, slots=True)
+class Call:
+    """What is called with what: fields of an execution, and the function's timeout in seconds."""
+
+    fields: client.Json
+    timeout: float
+
+
+def called(connection: client.Client, parsed_args: argparse.Namespace) -> Call:
+    """The call that the options of `add_call_options` ask for."""
+    arguments = parsed_args.arguments
+    if parsed_args.alias is not None:
+        # The first positional argument is an argument then.
+        if parsed_args.function is not None:
+            arguments = [_argument(parsed_args.function), *arguments]
+        fields, timeout = {"function_alias": parsed_args.alias}, UNKNOWN_TIMEOUT
+    elif parsed_args.function is None:
+        raise failures.UsageFailure("what is to be called? name a function, or an alias with --alias")
+    else:
+        function = base.find(connection, "functions", parsed_args.function)
+        fields = {"function_id": function["id"], "function_version": parsed_args.version}
+        timeout = float(function.get("timeout") or UNKNOWN_TIMEOUT)
+    return Call({**fields, "input": values.function_input(parsed_args.input, arguments)}, timeout)
+
+
+def _argument(text: str) -> tuple[str, Any]:
+    try:
+        return values.argument(text)
+    except argparse.ArgumentTypeError as error:
+        raise failures.UsageFailure(f"with --alias there is no function to name: {error}") from error
+
+
+def start(connection: client.Client, call: Call, sync: bool, **more: str | None) -> client.Json:
     """Create an execution; with ``sync`` it has ended when this returns."""
-    wanted = {"function_id": function["id"], "sync": sync, "input": text, **more}
+    wanted = {**call.fields, "sync": sync, **more}
     body = client.json_body({key: value for key, value in wanted.items() if value is not None})
-    patience = float(function.get("timeout") or UNKNOWN_TIMEOUT) + COLD_START if sync else None
+    patience = call.timeout + COLD_START if sync else None
     answer = connection.request("POST", "/v1/executions", body=body, timeout=patience)
     return cast(client.Json, answer.json())
 

@@ -93,9 +93,9 @@ class ConfigFailure(Failure):
 def by_status(status: int, code: str) -> type[Failure]:
     """The class for an HTTP error status and the server's error code.
 
-    A thing in use is answered with 403, as clients of the API expect, but is no question of rights.
+    Some are answered with 403, as clients of the API expect, but are no question of rights.
     """
-    if code == "in_use":
+    if code in ("in_use", "too_many_versions", "version_unchanged"):
         return ConflictFailure
     if status >= 500:
         return PlatformFailure

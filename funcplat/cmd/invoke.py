@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 
-from funcplat.cmd import base, client, executions, failures, values
+from funcplat.cmd import base, client, executions, failures
 
 
 class Invoke(base.Command):
@@ -36,21 +36,20 @@ class Invoke(base.Command):
 
     def take_action(self, parsed_args: argparse.Namespace) -> int:
         """Raises FunctionFailed where it failed and PlatformFailure where it could not run."""
-        text = values.function_input(parsed_args.input, parsed_args.arguments)
-        function = base.find(self.client, "functions", parsed_args.function)
+        call = executions.called(self.client, parsed_args)
         if parsed_args.wait:
-            return self._finish(self._queued(function, text, parsed_args.log), parsed_args.raw)
+            return self._finish(self._queued(call, parsed_args.log), parsed_args.raw)
         if parsed_args.asynchronous:
-            execution = executions.start(self.client, function, text, sync=False)
+            execution = executions.start(self.client, call, sync=False)
             self.app.stdout.write(f"{execution['id']}\n")
             return 0
-        execution = executions.start(self.client, function, text, sync=True)
+        execution = executions.start(self.client, call, sync=True)
         if parsed_args.log:
             executions.copy_log(self.client, execution["id"], self.application.stderr)
         return self._finish(execution, parsed_args.raw)
 
-    def _queued(self, function: client.Json, text: str | None, log: bool) -> client.Json:
-        execution_id = executions.start(self.client, function, text, sync=False)["id"]
+    def _queued(self, call: executions.Call, log: bool) -> client.Json:
+        execution_id = executions.start(self.client, call, sync=False)["id"]
         self.say(f"execution {execution_id}")
         try:
             if log:

@@ -34,6 +34,19 @@ COMMANDS = {
         "function detach": "workers:Detach",
         "function scale-up": "workers:ScaleUp",
         "function scale-down": "workers:ScaleDown",
+        "version create": "versions:Create",
+        "version list": "versions:List",
+        "version show": "versions:Show",
+        "version delete": "versions:Delete",
+        "version download": "versions:Download",
+        "version detach": "versions:Detach",
+        "version scale-up": "versions:ScaleUp",
+        "version scale-down": "versions:ScaleDown",
+        "alias create": "aliases:Create",
+        "alias list": "aliases:List",
+        "alias show": "aliases:Show",
+        "alias update": "aliases:Update",
+        "alias delete": "aliases:Delete",
         "runtime build": "builds:Build",
         "runtime create": "runtimes:Create",
         "runtime list": "runtimes:List",
@@ -107,33 +120,9 @@ class Application(app.App):
     def build_option_parser(
         self, description: str | None, version: str | None, argparse_kwargs: dict[str, Any] | None = None
     ) -> argparse.ArgumentParser:
-        """The options that stand before or after any command."""
-        # allow_abbrev: "--time" of a command must not be taken for a part of an option here.
-        parser = _argparse.ArgumentParser(
-            prog=self.NAME, description=description, add_help=False, allow_abbrev=False
-        )
+        """The options that stand before or after any command, and --version, which stands alone."""
+        parser = _options(description)
         parser.add_argument("--version", action=Version, nargs=0, help="Show the version and exit.")
-        parser.add_argument(
-            "-h", "--help", dest="deferred_help", action="store_true", help="Show help, also of a command."
-        )
-        parser.add_argument(
-            "-v",
-            "--verbose",
-            action="count",
-            dest="verbose_level",
-            default=1,
-            help="Show each request to the server on standard error.",
-        )
-        parser.add_argument(
-            "-q",
-            "--quiet",
-            action="store_const",
-            dest="verbose_level",
-            const=0,
-            help="Write results and errors only.",
-        )
-        parser.add_argument("--debug", action="store_true", help="Show a traceback with every error.")
-        _add_connection_options(parser)
         return parser
 
     def configure_logging(self) -> None:
@@ -191,6 +180,36 @@ class Version(argparse.Action):
         parser.exit()
 
 
+def _options(description: str | None = None) -> argparse.ArgumentParser:
+    """Those without --version: after a command that is the command's, and means one of a function."""
+    # allow_abbrev: "--time" of a command must not be taken for a part of an option here.
+    parser = _argparse.ArgumentParser(
+        prog=Application.NAME, description=description, add_help=False, allow_abbrev=False
+    )
+    parser.add_argument(
+        "-h", "--help", dest="deferred_help", action="store_true", help="Show help, also of a command."
+    )
+    parser.add_argument(
+        "-v",
+        "--verbose",
+        action="count",
+        dest="verbose_level",
+        default=1,
+        help="Show each request to the server on standard error.",
+    )
+    parser.add_argument(
+        "-q",
+        "--quiet",
+        action="store_const",
+        dest="verbose_level",
+        const=0,
+        help="Write results and errors only.",
+    )
+    parser.add_argument("--debug", action="store_true", help="Show a traceback with every error.")
+    _add_connection_options(parser)
+    return parser
+
+
 def _add_connection_options(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("which server")
     group.add_argument(
@@ -235,7 +254,9 @@ def run(argv: Sequence[str]) -> int:
 
 
 def _run(application: Application, argv: list[str]) -> int:
-    application.options, rest = application.parser.parse_known_args(argv)
+    application.options, rest = _options().parse_known_args(argv)
+    if rest[:1] == ["--version"]:
+        application.parser.parse_args(rest[:1])
     application.configure_logging()
     if application.options.deferred_help or not argv:
         rest = ["help", *rest]

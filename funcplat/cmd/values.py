@@ -34,6 +34,19 @@ def count(text: str) -> int:
     return int(text)
 
 
+def version(text: str) -> int:
+    """The number of a version; 0 is the function's own code."""
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is not the number of a version")
+    return int(text)
+
+
+def share(text: str) -> dict[str, int]:
+    """``VERSION=WEIGHT``, as the wire has it."""
+    number, weight = pair(text)
+    return {"function_version": version(number), "weight": count(weight)}
+
+
 def port(text: str) -> int:
     """A TCP port; 0 asks for any free one."""
     if not text.isdecimal() or int(text) > 65535:

@@ -16,12 +16,21 @@ class List(base.List):
     """List the workers of a function (administrators only)."""
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
-        return base.with_function(super().get_parser(prog_name))
+        parser = base.with_function(super().get_parser(prog_name))
+        parser.add_argument(
+            "--version",
+            dest="number",
+            type=values.version,
+            metavar="VERSION",
+            help="Of this version; else 0.",
+        )
+        return parser
 
     def take_action(self, parsed_args: argparse.Namespace) -> tuple[Sequence[str], Any]:
         """With all that the server says of them."""
-        function_id = base.find_id(self.client, "functions", parsed_args.function)
-        workers = self.client.get(f"/v1/functions/{function_id}/workers").json().get("workers", [])
+        path, _ = base.target(self.client, parsed_args)
+        query = {"function_version": parsed_args.number}
+        workers = self.client.get(f"{path}/workers", query).json().get("workers", [])
         more = sorted({name for worker in workers for name in worker} - set(COLUMNS) - {"id"})
         return base.rows(workers, (*COLUMNS, *more), CELLS)
 
@@ -34,9 +43,9 @@ class Detach(base.Command):
 
     def take_action(self, parsed_args: argparse.Namespace) -> int:
         """The server does it in the background."""
-        function_id = base.find_id(self.client, "functions", parsed_args.function)
-        self.client.request("POST", f"/v1/functions/{function_id}/detach")
-        self.say(f"the workers of {parsed_args.function} are being stopped")
+        path, name = base.target(self.client, parsed_args)
+        self.client.request("POST", f"{path}/detach")
+        self.say(f"the workers of {name} are being stopped")
         return 0
 
 
@@ -52,13 +61,10 @@ class _Scale(base.Command):
 
     def take_action(self, parsed_args: argparse.Namespace) -> int:
         """The server does it in the background."""
-        function_id = base.find_id(self.client, "functions", parsed_args.function)
-        path = f"/v1/functions/{function_id}/scale_{self.direction}"
-        self.client.request("POST", path, body=client.json_body({"count": parsed_args.count}))
-        self.say(
-            f"scaling {parsed_args.function} {self.direction}; "
-            f"see `funcplat worker list {parsed_args.function}`"
-        )
+        path, name = base.target(self.client, parsed_args)
+        body = client.json_body({"count": parsed_args.count})
+        self.client.request("POST", f"{path}/scale_{self.direction}", body=body)
+        self.say(f"scaling {name} {self.direction}; see `funcplat worker list {parsed_args.function}`")
         return 0
 
 
