@@ -13,7 +13,7 @@ from funcplat.core.functions import Changes
 from funcplat.core.listing import Listing
 from funcplat.core.versions import Version
 from funcplat.db import models
-from tests.functional import core
+from tests.functional import core, test_core_images
 from tests.functional.core import ADMIN, ALICE, BOB, MAIN, MAX_VERSIONS
 
 BY_NUMBER = Listing(sort_key="version_number")
@@ -100,10 +100,6 @@ class VersionsTests(core.CoreTest):
         self.assertEqual(f"Can not exceed maximum number({MAX_VERSIONS}) of versions", error.message)
         self.delete(1)
         self.assertEqual(MAX_VERSIONS + 1, self.publish().version_number)
-
-    def test_only_packages_have_versions(self) -> None:
-        self.change(models.functions, self.made.id, code='{"source":"image","image":"busybox"}')
-        self.assertRaises(errors.NotVersionable, self.publish)
 
     def test_the_limit_is_of_each_function(self) -> None:
         self.publish_many(MAX_VERSIONS)
@@ -379,3 +375,12 @@ class VersionsTests(core.CoreTest):
         self.assertEqual([None] * 4, outcomes)
         self.assertEqual(60, len(self.rows(models.executions)))
         self.assertEqual(30, self.core.functions.get(ALICE, self.made.id).count)
+
+
+class ImagesTests(test_core_images.ImageTest):
+    def test_an_image_has_names_and_no_versions(self) -> None:
+        made = self.create()
+        self.assertRaises(errors.NotVersionable, self.core.versions.create, ALICE, made.id)
+        self.assertEqual([], self.core.versions.list(ALICE, made.id, BY_NUMBER))
+        self.core.aliases.create(ALICE, NewAlias("prod", made.id))
+        self.assertRaises(errors.NotFound, self.core.aliases.create, ALICE, NewAlias("one", made.id, 1))

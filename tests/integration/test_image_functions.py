@@ -79,6 +79,14 @@ class OneShotTest(ImageTest):
         self.assertIn("could not convert", self.log(broken))
         self.assertEqual([], self.server.containers("j"))
 
+    def test_an_image_is_called_by_its_alias(self) -> None:
+        function = self.create(self.program("echo said"))
+        answer = self.api.post("/v1/aliases", {"name": "said", "function_id": function["id"]})
+        self.assertEqual(201, answer.status_code, answer.text)
+        execution = self.api.post("/v1/executions", {"function_alias": "said"}).json()
+        self.assertEqual(("success", "said"), (execution["status"], execution["function_alias"]), execution)
+        self.assertEqual("said\n", self.log(execution))
+
     def test_an_asynchronous_run_is_settled(self) -> None:
         function = self.create(self.program("echo said; exit 0"))
         execution = self.settled(self.execute(function, sync=False))
@@ -115,6 +123,11 @@ class OneShotTest(ImageTest):
         answer = self.server.admin.post(f"{path}/scale_up", {"count": 1})
         self.assertEqual(400, answer.status_code, answer.text)
         self.assertIn("no workers", answer.json()["message"])
+        answer = self.api.post(f"{path}/versions", {})
+        self.assertEqual((403, "not_versionable"), (answer.status_code, answer.json()["code"]))
+        answer = self.api.post("/v1/executions", {"function_id": function["id"], "function_version": 1})
+        self.assertEqual(400, answer.status_code, answer.text)
+        self.assertIn("have versions", answer.json()["message"])
         missing = {"code": {"source": "image", "image": "funcplat-test/no-such-image:1"}}
         answer = self.api.post("/v1/functions", missing)
         self.assertEqual((400, "image_unusable"), (answer.status_code, answer.json()["code"]), answer.text)

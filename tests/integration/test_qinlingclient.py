@@ -29,7 +29,7 @@ PRELUDE = """
 import io, json, sys, time
 from qinlingclient import client
 from qinlingclient.common import exceptions
-URL, WORD, PACKAGE = sys.argv[1:4]
+URL, WORD, PACKAGE, OTHER = sys.argv[1:5]
 
 def until(condition):
     for _ in range(1000):
@@ -81,6 +81,52 @@ assert {each.id for each in runs.list(function_id=function.id)} == {done.id, lat
 assert [each.id for each in runs.list(status="failed")] == []
 runs.delete(later.id)
 assert [each.id for each in runs.list()] == [done.id]
+"""
+VERSIONS = """
+versions = qinling.function_versions
+first = versions.create(function.id, description="first")
+assert (first.version_number, first.description, first.count) == (1, "first", 0), first
+from qinlingclient.common import exceptions as e
+assert "not changed since the latest version 1" in fails(e.HTTPForbidden, versions.create, function.id)
+assert [each.version_number for each in versions.list(function.id)] == [1]
+assert versions.get(function.id, 1).id == first.id
+assert qinling.functions.get(function.id).latest_version == 1
+with open(OTHER, "rb") as file:
+    qinling.functions.update(function.id, package=file, code={"source": "package"})
+second = versions.create(function.id)
+assert (second.version_number, second.description) == (2, ""), second
+old = runs.create(function_id=function.id, function_version=1, input='{"name": "Ann"}')
+new = runs.create(function_id=function.id, function_version=2)
+assert (old.function_version, json.loads(old.result)["output"]) == (1, "Hello, Ann!"), old
+assert (new.function_version, json.loads(new.result)["output"]) == (2, "other"), new
+assert versions.get(function.id, 1).count == 1
+versions.detach(function.id, 1)
+assert "not found" in fails(e.HTTPNotFound, versions.get, function.id, 3)
+assert "not found" in fails(e.HTTPNotFound, runs.create, function_id=function.id, function_version=3)
+"""
+ALIASES = """
+aliases = qinling.function_aliases
+alias = aliases.create("prod", function_id=function.id, function_version=1, description="d")
+assert (alias.name, alias.function_id, alias.function_version) == ("prod", function.id, 1), alias
+assert [each.name for each in aliases.list()] == ["prod"]
+assert aliases.get("prod").description == "d"
+done = runs.create(function_alias="prod", input='{"name": "Bo"}')
+assert (done.function_id, done.function_version, done.function_alias) == (function.id, 1, "prod"), done
+assert json.loads(done.result)["output"] == "Hello, Bo!"
+assert "Duplicate" in fails(e.HTTPBadRequest, aliases.create, "prod", function_id=function.id)
+assert aliases.update("prod", function_version=2).function_version == 2
+assert aliases.update("prod", description="e").function_version == 2
+assert json.loads(runs.create(function_alias="prod").result)["output"] == "other"
+assert "in use" in fails(e.HTTPForbidden, versions.delete, function.id, 2)
+assert "in use" in fails(e.HTTPForbidden, qinling.functions.delete, function.id)
+aliases.delete("prod")
+assert "not found" in fails(e.HTTPNotFound, aliases.get, "prod")
+assert "not found" in fails(e.HTTPNotFound, runs.create, function_alias="prod")
+for number in (1, 2):
+    versions.delete(function.id, number)
+assert versions.list(function.id) == []
+assert qinling.functions.get(function.id).latest_version == 0
+assert versions.create(function.id).version_number == 3
 """
 SCALING = """
 assert [each.function_id for each in qinling.function_workers.list(function.id)] == [function.id]
@@ -139,6 +185,8 @@ class ClientTest(testtools.TestCase):
         self.addOnException(lambda _: self.addDetail("server", content.text_content(self.server.tail())))
         self.package = self.server.home / "f.zip"
         self.package.write_bytes(package(HELLO))
+        self.other = self.server.home / "other.zip"
+        self.other.write_bytes(package("def main(**kwargs):\n    return 'other'\n"))
 
     def run_program(self, *argv: object, **environment: str) -> subprocess.CompletedProcess[str]:
         clean = {name: value for name, value in os.environ.items() if not name.startswith("OS_")}
@@ -156,7 +204,7 @@ class ClientTest(testtools.TestCase):
     def run_python(self, *parts: str, word: str = "word") -> None:
         script = PRELUDE + "".join(parts)
         python = self.venv / "bin" / "python"
-        done = self.run_program(python, "-c", script, self.server.endpoint, word, self.package)
+        done = self.run_program(python, "-c", script, self.server.endpoint, word, self.package, self.other)
         self.assertEqual(0, done.returncode, done.stderr[-3000:])
 
 
@@ -176,6 +224,8 @@ class PythonTests(ClientTest):
             SCALING,
             textwrap.dedent(download),
             ERRORS,
+            VERSIONS,
+            ALIASES,
             CLEAN_UP,
         )
 
@@ -192,6 +242,8 @@ class PythonTests(ClientTest):
             SCALING,
             textwrap.dedent(download),
             ERRORS,
+            VERSIONS,
+            ALIASES,
             CLEAN_UP,
         )
 
@@ -350,6 +402,66 @@ class CommandTests(ClientTest):
         self.succeed("function", "execution", "delete", "--execution", done["id"])
         self.succeed("function", "execution", "delete", "--function", function)
         self.assertEqual([], self.server.admin.get("/v1/executions").json()["executions"])
+
+    def function(self) -> str:
+        self.runtime()
+        words = ("function", "create", "--name", "f", "--runtime", "python", "--package", str(self.package))
+        return str(self.parsed(*words)["id"])
+
+    def run_output(self, *words: str) -> tuple[int, str]:
+        """The version that a synchronous execution ran, and what that returned."""
+        done = self.parsed("function", "execution", "create", *words, "--sync")
+        self.assertEqual("success", done["status"], done)
+        return int(done["function_version"]), json.loads(done["result"])["output"]
+
+    def test_versions(self) -> None:
+        function = self.function()
+        made = self.parsed("function", "version", "create", "f", "--description", "first")
+        self.assertEqual(
+            (1, "first", function), tuple(made[k] for k in ("version_number", "description", "function_id"))
+        )
+        again = self.openstack("function", "version", "create", function)
+        self.assertEqual(1, again.returncode)
+        self.assertIn("not changed since the latest version 1", again.stdout + again.stderr)
+        self.succeed("function", "update", "f", "--package", str(self.other))
+        self.assertEqual(2, self.parsed("function", "version", "create", function)["version_number"])
+        listed = self.parsed("function", "version", "list", function)
+        self.assertEqual([1, 2], [row["Version_number"] for row in listed])
+        self.assertEqual(0, self.parsed("function", "version", "show", function, "2")["count"])
+        of_version = ("--function", "f", "--function-version")
+        self.assertEqual((1, "Hello, World!"), self.run_output(*of_version, "1"))
+        self.assertEqual((2, "other"), self.run_output(*of_version, "2"))
+        self.assertEqual((0, "other"), self.run_output("--function", "f"))
+        self.succeed("function", "version", "detach", function, "1")
+        self.succeed("function", "version", "delete", function, "2")
+        self.assertEqual(1, self.openstack("function", "version", "show", function, "2").returncode)
+        self.succeed("function", "delete", "f")
+
+    def test_aliases(self) -> None:
+        function = self.function()
+        self.succeed("function", "version", "create", "f")
+        self.succeed("function", "update", "f", "--package", str(self.other))
+        made = self.parsed(
+            "function", "alias", "create", "prod", "--function", "f", "--function-version", "1"
+        )
+        self.assertEqual(
+            ("prod", function, 1, ""),
+            tuple(made[k] for k in ("name", "function_id", "function_version", "description")),
+        )
+        self.assertEqual(["prod"], [row["Name"] for row in self.parsed("function", "alias", "list")])
+        self.assertEqual(1, self.parsed("function", "alias", "show", "prod")["function_version"])
+        self.assertEqual((1, "Hello, World!"), self.run_output("--function-alias", "prod"))
+        for words in (("version", "delete", function, "1"), ("delete", "f")):
+            refused = self.openstack("function", *words)
+            self.assertIn("still in use by alias prod", refused.stdout + refused.stderr)
+        changed = self.parsed("function", "alias", "update", "prod", "--function-version", "0")
+        self.assertEqual(0, changed["function_version"])
+        self.assertEqual((0, "other"), self.run_output("--function-alias", "prod"))
+        described = self.parsed("function", "alias", "update", "prod", "--description", "text")
+        self.assertEqual(("text", 0), (described["description"], described["function_version"]))
+        self.succeed("function", "alias", "delete", "prod")
+        self.assertEqual([], self.server.admin.get("/v1/aliases").json()["function_aliases"])
+        self.succeed("function", "delete", "f")
 
     def test_refusals_are_printed_as_the_server_says_them(self) -> None:
         self.runtime()
