@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import time
-from typing import Any
 
 import falcon
 import falcon.asgi
@@ -17,6 +15,7 @@ from funcplat.api.middleware import Request, identity
 from funcplat.api.resource import Desk, Resource, check_uuid, respond, respond_list
 from funcplat.auth.base import Identity
 from funcplat.core import executions as core
+from funcplat.core import inputs
 from funcplat.core.executions import Record
 from funcplat.invoke.router import Line
 
@@ -24,8 +23,6 @@ MAX_WAIT = 30.0
 """Seconds that a request for a log may wait for more of it."""
 LOG_POLL = 0.1
 """Seconds between looks at a running execution's log."""
-MAX_DEPTH = 500
-"""Deepest nesting of an input: what every parser on its way to the function can read without running out."""
 
 
 class Executions(Resource):
@@ -110,7 +107,7 @@ class Executions(Resource):
             description=body.description,
             status="running" if sync else "queued",
             sync=sync,
-            input=_input(body.input, self._max_input),
+            input=inputs.normalised(body.input, self._max_input),
             result=None,
             reason_code=None,
             reason_message=None,
@@ -184,46 +181,3 @@ def _end(execution: core.Execution, log: bytes) -> bytes:
         return b""
     newline = b"" if not log or log.endswith(b"\n") else b"\n"
     return newline + f"Finished execution: {execution.id}\n".encode()
-
-
-def _input(value: str | dict[str, Any] | None, limit: int) -> str | None:
-    """What is stored and echoed: a JSON object written anew, or the caller's own text."""
-    if value is None or value in ("", "null"):
-        return None
-    text = value
-    if not isinstance(value, str) or value.lstrip()[:1] == "{":
-        text = _normalised(value)
-    assert isinstance(text, str)
-    if len(text) > limit or len(text.encode("utf-8")) > limit:
-        raise errors.TooLarge(f"input is larger than the limit of {limit} bytes.")
-    return text
-
-
-def _normalised(value: str | dict[str, Any]) -> str:
-    try:
-        decoded = json.loads(value) if isinstance(value, str) else value
-        text = json.dumps(decoded)
-    except RecursionError as error:
-        raise _too_deep() from error
-    except ValueError:
-        return str(value)  # not JSON: the function gets it as it is
-    if text.count("{") + text.count("[") > MAX_DEPTH and _is_deeper(decoded, MAX_DEPTH):
-        raise _too_deep()
-    return text
-
-
-def _is_deeper(value: Any, depth: int) -> bool:
-    """Whether JSON is nested deeper than ``depth``; without recursion, which is what runs out."""
-    level = [value]
-    for _ in range(depth + 1):
-        level = [
-            child
-            for each in level
-            if isinstance(each, dict | list)
-            for child in (each.values() if isinstance(each, dict) else each)
-        ]
-    return bool(level)
-
-
-def _too_deep() -> errors.InvalidRequest:
-    return errors.InvalidRequest(f"input is nested too deeply: {MAX_DEPTH} levels are the most.")
