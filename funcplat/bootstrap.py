@@ -26,18 +26,22 @@ from funcplat.auth.base import AuthDriver
 from funcplat.core import packages, servers
 from funcplat.core.aliases import Aliases
 from funcplat.core.code import Code
+from funcplat.core.deliveries import Deliveries, DeliveryOptions
 from funcplat.core.executions import Executions
 from funcplat.core.functions import Functions, Limits
 from funcplat.core.imageruns import ImageRuns
 from funcplat.core.images import Images
+from funcplat.core.jobs import Jobs
 from funcplat.core.packagestore import PackageStore, StoreOptions
 from funcplat.core.recording import Recording
 from funcplat.core.routes import Routes
 from funcplat.core.runtimes import Runtimes
 from funcplat.core.starts import Starts
+from funcplat.core.ticks import Ticks
 from funcplat.core.versions import Versions
+from funcplat.core.webhooks import Webhooks
 from funcplat.core.workers import WorkerOptions, Workers
-from funcplat.db import session
+from funcplat.db import models, session
 from funcplat.drivers.base import Context
 from funcplat.invoke import client
 from funcplat.invoke.aliases import AliasTable
@@ -74,6 +78,10 @@ class Services:
     image_runs: ImageRuns
     routes: Routes
     executions: Executions
+    jobs: Jobs
+    ticks: Ticks
+    webhooks: Webhooks
+    deliveries: Deliveries
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -229,6 +237,14 @@ def _build(
         image_runs=ImageRuns(orchestrators, images, starts, workers, options),
         routes=Routes(db, workers),
         executions=Executions(db, server_id, conf.engine.max_attempts),
+        jobs=Jobs(db, models.now(), conf.resource_limits.max_input),
+        ticks=Ticks(db, models.now(), conf.engine.tick_tolerance, conf.resource_limits.max_input),
+        webhooks=Webhooks(db, models.now(), conf.webhooks.rotation_overlap),
+        deliveries=Deliveries(
+            db,
+            models.now(),
+            DeliveryOptions(conf.webhooks.tolerance, conf.webhooks.remember, conf.resource_limits.max_input),
+        ),
     )
 
 

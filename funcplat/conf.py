@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 from oslo_config import cfg
 
-from funcplat import errors
+from funcplat import errors, webhookconf
 
 KIB = 1024
 MIB = 1024 * KIB
@@ -304,6 +304,20 @@ ENGINE_OPTS: list[cfg.Opt] = [
         help="Asynchronous executions that one engine runs at once.",
     ),
     cfg.FloatOpt(
+        "schedule_interval",
+        default=1.0,
+        min=0.05,
+        help="Seconds between looks for jobs that other processes made or changed. For jobs that it knows an "
+        "engine wakes up when they are due.",
+    ),
+    cfg.FloatOpt(
+        "tick_tolerance",
+        default=60.0,
+        min=1.0,
+        help="Seconds after which a tick of a job that no engine has made counts as missed: the job's "
+        "missed_ticks says what becomes of it.",
+    ),
+    cfg.FloatOpt(
         "reap_interval",
         default=5.0,
         min=0.1,
@@ -321,6 +335,7 @@ GROUPS: dict[str, list[cfg.Opt]] = {
     "resource_limits": RESOURCE_LIMIT_OPTS,
     "scaling": SCALING_OPTS,
     "engine": ENGINE_OPTS,
+    "webhooks": webhookconf.OPTS,
 }
 
 
@@ -375,6 +390,7 @@ def check(conf: cfg.ConfigOpts) -> None:
             f"[orchestrator] default = {conf.orchestrator.default} is not one of "
             f"enabled = {', '.join(conf.orchestrator.enabled)}"
         )
+    webhookconf.check(conf)
     if conf.storage.packages not in conf.storage.enabled:
         raise errors.ConfigError(
             f"[storage] packages = {conf.storage.packages} is not one of "

@@ -21,6 +21,8 @@ SWEEP_INTERVAL = 60.0
 """Seconds between looks for packages that nothing refers to."""
 FORGOTTEN_AFTER = 1.5
 """Seconds after which no call is on its way to a draining worker: routers forget it within one."""
+MAX_TICKS = 100
+"""Jobs of which a tick is made in one transaction."""
 DRAIN_INTERVAL = 0.1
 """Seconds between looks at draining workers, while there are any."""
 
@@ -36,6 +38,7 @@ class Engine:
         self._options = services.conf.engine
         self._queued = asyncio.Event()
         self._changed = asyncio.Event()
+        self._scheduled = asyncio.Event()
         self._takes_queue = takes_queue
         self._stopping = False
         self._claiming = asyncio.Lock()
@@ -51,6 +54,7 @@ class Engine:
         ]
         if self._takes_queue:
             rounds.append(("queue", poll, self._claim, self._queued))
+            rounds.append(("schedule", self._options.schedule_interval, self._schedule, self._scheduled))
             rounds.append(("sweeper", SWEEP_INTERVAL, self._sweep, None))
         self._loops = [asyncio.create_task(self._loop(*each), name=each[0]) for each in rounds]
 
@@ -61,6 +65,10 @@ class Engine:
     def wake_changes(self) -> None:
         """A runtime or a worker was changed by this process."""
         self._changed.set()
+
+    def wake_schedule(self) -> None:
+        """A job was made or changed by this process."""
+        self._scheduled.set()
 
     async def drain(self, grace: float) -> None:
         """Claim no more, and let what runs end within ``grace`` seconds."""
@@ -123,6 +131,41 @@ class Engine:
         if not task.cancelled() and (error := task.exception()) is not None:
             LOG.error("a claimed execution could not be settled", exc_info=error)
 
+    async def _schedule(self) -> None:
+        wait: float | None = 0.0
+        while wait is not None and wait <= 0 and not self._stopping:
+            wait = await self._make_ticks()
+        if wait is not None and wait < self._options.schedule_interval:
+            asyncio.get_running_loop().call_later(wait, self._scheduled.set)
+
+    async def _make_ticks(self) -> float | None:
+        try:
+            made = await self._run(self._services.ticks.make, MAX_TICKS)
+        except errors.FuncplatError:
+            raise
+        except Exception:  # a defect that one job brings out must not keep the others from running
+            LOG.exception("ticks could not be made together; they are made one by one")
+            return await self._make_ticks_apart()
+        if made.made:
+            self.wake_queue()
+        wait: float | None = made.wait
+        return wait
+
+    async def _make_ticks_apart(self) -> float | None:
+        ticks = self._services.ticks
+        for job_id in await self._run(ticks.due, MAX_TICKS):
+            try:
+                await self._run(ticks.make, 1, job_id)
+            except errors.FuncplatError:
+                raise
+            except Exception:  # the same, and now it is known which
+                LOG.exception("job %s is paused", job_id)
+                await self._run(
+                    ticks.suspend, job_id, "its tick could not be made; the server's log says why"
+                )
+        self.wake_queue()
+        return None
+
     async def _settle(self) -> None:
         await self._run(self._services.runtimes.settle)
         await self._run(self._services.workers.stop_drained, FORGOTTEN_AFTER)
@@ -151,4 +194,5 @@ class Engine:
 
     async def _sweep(self) -> None:
         await self._run(self._services.workers.purge, PURGE_AGE)
+        await self._run(self._services.deliveries.forget)
         await self._run(self._services.store.sweep)

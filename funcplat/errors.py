@@ -11,6 +11,8 @@ The tree::
     |   |   +-- Duplicate            400  the project has such a resource already
     |   +-- Unauthenticated          401
     |   +-- Forbidden                403
+    |   |   +-- SignatureInvalid     403  a webhook's call is not signed as it must be
+    |   |   +-- TimestampRejected    403  ... or not in time
     |   |   +-- InUse                403
     |   |   +-- NotVersionable       403
     |   |   +-- TooManyVersions      403
@@ -19,7 +21,9 @@ The tree::
     |   +-- NotDownloadable          405
     |   +-- Conflict                 409
     |   |   +-- RuntimeNotAvailable  409
+    |   |   +-- Replayed             409  a webhook's call was let in before
     |   +-- TooLarge                 413
+    |   +-- RateLimited              429
     +-- Overloaded                   503  a bounded queue is full
     +-- ConfigError                  start-up only: an option that cannot work
     |   +-- PluginError              a driver is missing, broken, doubled or of another version
@@ -205,6 +209,18 @@ class InUse(Forbidden):
     code = "in_use"
 
 
+class SignatureInvalid(Forbidden):
+    """The call is not signed with a secret of this webhook: webhook-signature does not match."""
+
+    code = "signature_invalid"
+
+
+class TimestampRejected(Forbidden):
+    """The webhook-timestamp of the call is too far from the present time."""
+
+    code = "timestamp_rejected"
+
+
 class NotVersionable(Forbidden):
     """Only functions made from a package have versions."""
 
@@ -245,6 +261,23 @@ class RuntimeNotAvailable(Conflict):
     """The runtime is not available."""
 
     code = "runtime_not_available"
+
+
+class Replayed(Conflict):
+    """The very same signed call was let in before; another attempt needs a new webhook-timestamp."""
+
+    code = "replayed"
+
+
+class RateLimited(RequestError):
+    """More calls than are allowed in the time; try again later."""
+
+    code = "rate_limited"
+
+    def __init__(self, message: str | None = None, retry_after: int = 1) -> None:
+        """``retry_after``: seconds after which there is room for one more."""
+        super().__init__(message)
+        self.retry_after = retry_after
 
 
 class TooLarge(RequestError):

@@ -1,4 +1,4 @@
-"""Why an execution, a worker or a runtime is as it is."""
+"""Why an execution, a job, a worker or a runtime is as it is."""
 
 from __future__ import annotations
 
@@ -43,6 +43,10 @@ class ReasonCode(enum.StrEnum):
     # runtimes
     IMAGE_UNKNOWN = "image_unknown"  # no driver can run this image
     DRIVER_UNAVAILABLE = "driver_unavailable"  # the driver's engine did not answer
+    # jobs
+    TARGET_NOT_FOUND = "target_not_found"  # its function, version or alias is gone
+    JOB_INVALID = "job_invalid"  # its pattern, time zone or input cannot be used
+    TICKS_MISSED = "ticks_missed"  # a remark: no engine was there in time
     # workers
     IDLE = "idle"  # drained after the idle timeout
     SUPERSEDED = "superseded"  # the function's code, limits or runtime changed

@@ -16,8 +16,10 @@ from funcplat.api import (
     executions,
     forms,
     functions,
+    jobs,
     runtimes,
     versions,
+    webhooks,
     workers,
 )
 from funcplat.api.front import App, Front
@@ -34,7 +36,9 @@ class Route:
 
     @property
     def methods(self) -> tuple[str, ...]:
-        return tuple(m for m in ("GET", "POST", "PUT", "DELETE") if hasattr(self.resource, f"on_{m.lower()}"))
+        """What the path is for; answers that say 404 do not count."""
+        answered = (m for m in ("GET", "POST", "PUT", "DELETE") if hasattr(self.resource, f"on_{m.lower()}"))
+        return tuple(method for method in answered if method not in self.resource.unlisted)
 
 
 ROUTES = (
@@ -62,6 +66,12 @@ ROUTES = (
     Route("/v1/executions", executions.Executions),
     Route("/v1/executions/{execution_id}", executions.Execution),
     Route("/v1/executions/{execution_id}/log", executions.ExecutionLog),
+    Route("/v1/jobs", jobs.Jobs),
+    Route("/v1/jobs/{job_id}", jobs.Job),
+    Route("/v1/webhooks", webhooks.Webhooks),
+    Route("/v1/webhooks/{webhook_id}", webhooks.Webhook),
+    Route("/v1/webhooks/{webhook_id}/rotate", webhooks.RotateWebhook),
+    Route("/v1/webhooks/{webhook_id}/invoke", webhooks.InvokeWebhook),
 )
 
 

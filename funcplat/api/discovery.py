@@ -16,7 +16,7 @@ class Root(Resource):
 
     async def on_get(self, req: Request, resp: falcon.asgi.Response) -> None:
         """Lists the versions of the API."""
-        href = f"{_base(self, req)}/v1"
+        href = f"{self.base_url(req)}/v1"
         link = {"href": href, "target": "v1", "rel": "self"}
         respond(resp, {"versions": [{"id": "v1.0", "status": "CURRENT", "links": [link]}]})
 
@@ -28,9 +28,9 @@ class Version(Resource):
         """Says where version 1 is."""
         if req.scope["path"] == "/v1":
             resp.status = 302
-            resp.set_header("Location", f"{_base(self, req)}/v1/")
+            resp.set_header("Location", f"{self.base_url(req)}/v1/")
             return
-        respond(resp, {"uri": f"{_base(self, req)}/v1"})
+        respond(resp, {"uri": f"{self.base_url(req)}/v1"})
 
 
 class Health(Resource):
@@ -60,8 +60,3 @@ class Document(Resource):
     async def on_get(self, req: Request, resp: falcon.asgi.Response) -> None:
         """Describes the API for machines."""
         respond(resp, openapi.document())
-
-
-def _base(resource: Resource, req: Request) -> str:
-    endpoint = resource.services.conf.api.endpoint
-    return (endpoint or req.prefix).rstrip("/")

@@ -27,6 +27,7 @@ STATUS: dict[type[errors.FuncplatError], int] = {
     errors.NotDownloadable: 405,
     errors.Conflict: 409,
     errors.TooLarge: 413,
+    errors.RateLimited: 429,
     errors.Overloaded: 503,
     errors.DriverUnavailable: 503,
     errors.NotSupported: 501,
@@ -105,6 +106,8 @@ async def on_error(
     found = explain(error, req.context.id, f"{req.method} {req.path}")
     if found.status == 401:
         resp.set_header("WWW-Authenticate", req.context.challenge)
+    if isinstance(error, errors.RateLimited):
+        resp.set_header("Retry-After", str(error.retry_after))
     answer(resp, found.status, found.code, found.message, req.context.id)
 
 

@@ -17,7 +17,13 @@ from funcplat.auth.base import AuthDriver, Identity
 LOG = logging.getLogger("funcplat.access")
 OPEN_PATHS = frozenset(("/", "/v1", "/v1/", "/v1/openapi.json", "/healthz", "/readyz"))
 """Paths that need no token: discovery (API.md section 2) and what probes ask for."""
+_INVOKE = re.compile("/v1/webhooks/[^/]+/invoke")
 _SLASHES = re.compile("//+")
+
+
+def is_open(path: str) -> bool:
+    """Whether a path needs no token; ``{fields}`` may stand in it."""
+    return path in OPEN_PATHS or _INVOKE.fullmatch(path) is not None
 
 
 class Context:
@@ -89,7 +95,7 @@ class Door:
         resp.set_header("x-openstack-request-id", context.id)
         if "//" in req.path:
             req.path = _SLASHES.sub("/", req.path).rstrip("/") or "/"
-        if req.path not in OPEN_PATHS:
+        if not is_open(req.path):
             await self.identify(context, req.get_header("X-Auth-Token"))
 
     async def process_response(

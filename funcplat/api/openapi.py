@@ -8,7 +8,17 @@ from typing import Any
 
 import msgspec
 
-from funcplat.api import aliases, schemas, versions, views
+from funcplat.api import (
+    aliases,
+    job_views,
+    jobs,
+    middleware,
+    schemas,
+    versions,
+    views,
+    webhook_views,
+    webhooks,
+)
 from funcplat.api.operation import FUNCTION, PAGE_QUERY, PROJECT_QUERY, Operation
 
 PATH_TYPES: dict[str, dict[str, Any]] = {
@@ -34,6 +44,11 @@ STRUCTS = (
     schemas.CreateAlias,
     schemas.UpdateAlias,
     schemas.CreateExecution,
+    schemas.CreateJob,
+    schemas.UpdateJob,
+    schemas.CreateWebhook,
+    schemas.UpdateWebhook,
+    schemas.RotateWebhook,
     views.RuntimeView,
     views.PoolView,
     views.FunctionView,
@@ -41,6 +56,9 @@ STRUCTS = (
     views.AliasView,
     views.WorkerView,
     views.ExecutionView,
+    job_views.JobView,
+    webhook_views.WebhookView,
+    webhook_views.InvokedView,
     views.ErrorView,
 )
 
@@ -186,6 +204,8 @@ OPERATIONS = (
         media="text/plain; charset=UTF-8",
         errors=(404,),
     ),
+    *jobs.OPERATIONS,
+    *webhooks.OPERATIONS,
 )
 
 
@@ -222,6 +242,8 @@ def _operation(operation: Operation) -> dict[str, Any]:
     }
     if operation.body is not None:
         described["requestBody"] = _request_body(operation)
+    elif operation.path == webhooks.INVOKE:
+        described["requestBody"] = {"content": {"*/*": {"schema": {}}}}
     return described
 
 
@@ -231,7 +253,7 @@ def _operation_id(operation: Operation) -> str:
 
 
 def _is_closed(path: str) -> bool:
-    return path.startswith("/v1/") and path != "/v1/openapi.json"
+    return path.startswith("/v1/") and not middleware.is_open(path)
 
 
 _UUID: dict[str, Any] = {"type": "string", "format": "uuid"}
@@ -276,7 +298,7 @@ def _responses(operation: Operation) -> dict[str, Any]:
 
 def _success(operation: Operation) -> dict[str, Any]:
     described: dict[str, Any] = {"description": operation.summary}
-    if operation.status in (202, 204):
+    if operation.status == 204 or (operation.status == 202 and operation.answer is None):
         return described
     schema: dict[str, Any] = {"type": "object"}
     if operation.media != "application/json":

@@ -7,7 +7,7 @@ import re
 import urllib.parse
 import uuid
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import falcon
 import falcon.asgi
@@ -30,10 +30,14 @@ class Desk:
     policy: Policy
     queued: Callable[[], None]  # to call when an execution was queued
     changed: Callable[[], None]  # to call when a runtime or worker was changed
+    scheduled: Callable[[], None]  # to call when a job was made or changed
 
 
 class Resource:
     """A resource with its collaborators."""
+
+    unlisted: ClassVar[frozenset[str]] = frozenset()
+    """Methods that are answered, but are none of the API."""
 
     def __init__(self, desk: Desk) -> None:
         self.services = desk.services
@@ -46,6 +50,11 @@ class Resource:
 
     async def body(self, req: Request) -> bytes:
         return await read_body(req, self.max_body)
+
+    def base_url(self, req: Request) -> str:
+        """The URL under which users reach the API, without a slash at its end."""
+        endpoint: str | None = self.services.conf.api.endpoint
+        return (endpoint or req.prefix).rstrip("/")
 
     def listing(self, req: Request, filters: Sequence[str], rule: str | None) -> Listing:
         query = queries.single(req.params)

@@ -111,6 +111,67 @@ class CreateExecution(msgspec.Struct, forbid_unknown_fields=True):
     description: Name | None = None
 
 
+class CreateJob(msgspec.Struct, forbid_unknown_fields=True):
+    """Body of POST /v1/jobs; status is accepted and ignored."""
+
+    function_id: str | None = None
+    function_alias: Name | None = None
+    function_version: VersionNumber | None = None
+    name: Name | None = None
+    pattern: Name | None = None
+    first_execution_time: Name | None = None
+    count: Annotated[int, msgspec.Meta(ge=1, le=2**31 - 1)] | None = None
+    function_input: str | None = None
+    status: Name | None = None
+    time_zone: Annotated[str, msgspec.Meta(max_length=64)] | None = None
+    missed_ticks: Name | None = None
+
+
+class UpdateJob(msgspec.Struct, forbid_unknown_fields=True):
+    """Body of PUT /v1/jobs/{id}; what says which function runs, and how often, is accepted and ignored."""
+
+    name: Name | None = None
+    status: Name | None = None
+    pattern: Name | None = None
+    next_execution_time: Name | None = None
+    function_input: str | None = None
+    time_zone: Annotated[str, msgspec.Meta(max_length=64)] | None = None
+    missed_ticks: Name | None = None
+    function_id: Any = None
+    function_alias: Any = None
+    function_version: Any = None
+    count: Any = None
+    first_execution_time: Any = None
+
+
+RateLimit = Annotated[int, msgspec.Meta(ge=0, le=1_000_000)]
+RateBurst = Annotated[int, msgspec.Meta(ge=1, le=1_000_000)]
+
+
+class CreateWebhook(msgspec.Struct, forbid_unknown_fields=True):
+    """Body of POST /v1/webhooks."""
+
+    function_id: str | None = None
+    function_alias: Name | None = None
+    function_version: VersionNumber | None = None
+    description: Name | None = None
+    signed: bool | None = None
+    secret: Name | None = None
+    rate_limit: RateLimit | None = None
+    rate_burst: RateBurst | None = None
+
+
+class UpdateWebhook(CreateWebhook, forbid_unknown_fields=True):
+    """Body of PUT /v1/webhooks/{id}."""
+
+
+class RotateWebhook(msgspec.Struct, forbid_unknown_fields=True):
+    """Body of POST /v1/webhooks/{id}/rotate; overlap in seconds."""
+
+    secret: Name | None = None
+    overlap: Annotated[float, msgspec.Meta(ge=0, le=31_536_000)] | None = None
+
+
 READ_ONLY = frozenset(
     (
         "id",

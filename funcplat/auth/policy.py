@@ -123,6 +123,33 @@ _EXECUTION_RULES = (
     _rule("execution:delete", DEFAULT, "Delete an execution.", "DELETE", _EXECUTION),
 )
 
+_JOB = "/v1/jobs/{job_id}"
+_JOB_RULES = (
+    _rule("job:list", DEFAULT, "List the project's jobs.", "GET", "/v1/jobs"),
+    _rule("job:list:all_projects", ADMIN, "List jobs of every project.", "GET", "/v1/jobs?all_projects=true"),
+    _rule("job:get", DEFAULT, "Show a job.", "GET", _JOB),
+    _rule("job:create", DEFAULT, "Create a job.", "POST", "/v1/jobs"),
+    _rule("job:update", DEFAULT, "Change, pause, resume or cancel a job.", "PUT", _JOB),
+    _rule("job:delete", DEFAULT, "Delete a job.", "DELETE", _JOB),
+)
+
+_WEBHOOK = "/v1/webhooks/{webhook_id}"
+_WEBHOOK_RULES = (
+    _rule("webhook:list", DEFAULT, "List the project's webhooks.", "GET", "/v1/webhooks"),
+    _rule(
+        "webhook:list:all_projects",
+        ADMIN,
+        "List webhooks of every project.",
+        "GET",
+        "/v1/webhooks?all_projects=true",
+    ),
+    _rule("webhook:get", DEFAULT, "Show a webhook.", "GET", _WEBHOOK),
+    _rule("webhook:create", DEFAULT, "Create a webhook.", "POST", "/v1/webhooks"),
+    _rule("webhook:update", DEFAULT, "Change a webhook.", "PUT", _WEBHOOK),
+    _rule("webhook:rotate", DEFAULT, "Give a webhook another secret.", "POST", f"{_WEBHOOK}/rotate"),
+    _rule("webhook:delete", DEFAULT, "Delete a webhook.", "DELETE", _WEBHOOK),
+)
+
 _UNUSABLE = (ValueError, AttributeError, OSError, cfg.Error)
 """What oslo.policy raises for a file that is no YAML, no mapping, or cannot be read."""
 
@@ -138,6 +165,8 @@ def list_rules() -> Sequence[policy.RuleDefault]:
         *_VERSION_RULES,
         *_ALIAS_RULES,
         *_EXECUTION_RULES,
+        *_JOB_RULES,
+        *_WEBHOOK_RULES,
     )
 
 

@@ -95,7 +95,8 @@ async def _listening(
     services: bootstrap.Services, invocation: bootstrap.Invocation, loops: Engine
 ) -> AsyncIterator[int]:
     conf = services.conf.api
-    desk = Desk(services, invocation, Policy(services.conf), loops.wake_queue, loops.wake_changes)
+    wakes = loops.wake_queue, loops.wake_changes, loops.wake_schedule
+    desk = Desk(services, invocation, Policy(services.conf), *wakes)
     config = uvicorn.Config(
         api_app.create_app(desk),
         http=Protocol,

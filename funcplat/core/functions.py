@@ -80,6 +80,12 @@ class Changes:
     timeout: int | None = None
     environment: Mapping[str, str] | None = None
 
+    @property
+    def runs_otherwise(self) -> bool:
+        """Whether more is given than what may change under jobs that are not over (API.md section 4.5)."""
+        given = (self.code, self.runtime_id, self.entry, self.cpu, self.memory_size, self.environment)
+        return any(each is not None for each in given)
+
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Limits:
@@ -186,6 +192,8 @@ class Functions:
         """Change the function; new code, entry, limits, environment or runtime make a new revision.
 
         An image whose ``code`` is given is looked up again, also under the name that it has.
+
+        Raises InUse for what would make a new revision while a job that is not over names the function.
         """
         function = self.get(identity, function_id)
         # Refused here, before any bytes are stored; what is changed is decided within the transaction.
@@ -196,6 +204,8 @@ class Functions:
             lock(connection, function_id)
             function = visible(connection, identity, function_id)
             values = self._changed_values(function, changes, kept)
+            if package is not None or changes.runs_otherwise:
+                references.check_jobs(connection, function_id)
             replaced = self._apply(connection, identity, function, values, kept)
         if replaced:
             LOG.info("function %s: new revision", function_id)

@@ -224,6 +224,65 @@ workers = sa.Table(
     **TEXT_OPTIONS,
 )
 
+jobs = sa.Table(
+    "jobs",
+    metadata,
+    sa.Column("id", ID, primary_key=True),
+    sa.Column("name", NAME),
+    # No foreign key: a job that is over outlives its function.
+    sa.Column("function_id", ID, index=True),
+    sa.Column("function_alias", NAME, comment="if there is one, it alone counts"),
+    sa.Column("function_version", sa.Integer),
+    sa.Column("function_input", MEDIUM_TEXT),
+    sa.Column("status", sa.String(16), nullable=False, comment="running, paused, cancelled, done"),
+    sa.Column("pattern", NAME, comment="cron; null for a job that runs once"),
+    sa.Column("time_zone", sa.String(64), comment="IANA name; null: UTC"),
+    sa.Column("missed_ticks", sa.String(16), nullable=False, comment="once, skip"),
+    sa.Column("count", sa.Integer, comment="runs that are left; null: no end"),
+    sa.Column("first_execution_time", TIME, nullable=False),
+    sa.Column("next_execution_time", TIME, nullable=False, comment="the next tick, or the last one made"),
+    sa.Column("reason_code", sa.String(32)),
+    sa.Column("reason_message", sa.Text),
+    sa.Column("project_id", NAME, nullable=False),
+    sa.Column("created_at", TIME, nullable=False),
+    sa.Column("updated_at", TIME),
+    sa.Index(None, "status", "next_execution_time"),
+    sa.Index(None, "project_id", "created_at", "id"),
+    **TEXT_OPTIONS,
+)
+
+webhooks = sa.Table(
+    "webhooks",
+    metadata,
+    sa.Column("id", ID, primary_key=True),
+    sa.Column("function_id", ID, index=True),
+    sa.Column("function_alias", NAME, comment="if there is one, function_id and function_version are null"),
+    sa.Column("function_version", sa.Integer),
+    sa.Column("description", NAME),
+    sa.Column("secret", sa.String(128), comment="whsec_ and base64; null: anybody may call"),
+    sa.Column("previous_secret", sa.String(128), comment="counts too, for a while after a rotation"),
+    sa.Column("previous_secret_expires_at", TIME),
+    sa.Column("rate_limit", sa.Integer, comment="calls a minute; null: no limit"),
+    sa.Column("rate_burst", sa.Integer, comment="calls at once"),
+    sa.Column("rate_paid_until", TIME, comment="the calls let in so far are what the rate allows until then"),
+    sa.Column("project_id", NAME, nullable=False),
+    sa.Column("created_at", TIME, nullable=False),
+    sa.Column("updated_at", TIME),
+    sa.Index(None, "project_id", "created_at", "id"),
+    **TEXT_OPTIONS,
+)
+
+webhook_deliveries = sa.Table(
+    "webhook_deliveries",
+    metadata,
+    sa.Column("webhook_id", ID, primary_key=True),
+    sa.Column("message_id", NAME, primary_key=True, comment="the sender's, of a message that was signed"),
+    sa.Column("sent_at", sa.BigInteger, nullable=False, comment="seconds: the newest timestamp it came with"),
+    sa.Column("execution_id", ID, nullable=False),
+    sa.Column("expires_at", TIME, nullable=False, index=True),
+    **TEXT_OPTIONS,
+)
+
 executions = sa.Table(
     "executions",
     metadata,

@@ -31,16 +31,20 @@ from funcplat.auth.base import Identity
 from funcplat.core import functions, packages, runtimes
 from funcplat.core.aliases import Aliases
 from funcplat.core.code import Code
+from funcplat.core.deliveries import Deliveries, DeliveryOptions
 from funcplat.core.executions import Executions, Record, new_id
 from funcplat.core.imageruns import ImageRuns
 from funcplat.core.images import Images
+from funcplat.core.jobs import Jobs
 from funcplat.core.listing import Listing
 from funcplat.core.packagestore import PackageStore, StoreOptions
 from funcplat.core.recording import Recording
 from funcplat.core.routes import Routes
 from funcplat.core.servers import Servers
 from funcplat.core.starts import Starts
+from funcplat.core.ticks import Ticks
 from funcplat.core.versions import Versions
+from funcplat.core.webhooks import Webhooks
 from funcplat.core.workers import Worker, WorkerOptions, Workers
 from funcplat.db import models, session
 from funcplat.drivers import base as driver_base
@@ -235,6 +239,10 @@ class Core:
     image_runs: ImageRuns
     routes: Routes
     executions: Executions
+    jobs: Jobs
+    ticks: Ticks
+    webhooks: Webhooks
+    deliveries: Deliveries
 
 
 class CoreTest(DatabaseTest):
@@ -243,6 +251,7 @@ class CoreTest(DatabaseTest):
     max_attempts = 3
     lease = 30.0
     driver_class: type[fakes.FakeOrchestrator] = fakes.FakeOrchestrator
+    clock: sa.ColumnElement[int] = models.now()
 
     def setUp(self) -> None:
         super().setUp()
@@ -288,6 +297,10 @@ class CoreTest(DatabaseTest):
             image_runs=ImageRuns(orchestrators, images, starts, workers, worker_options),
             routes=Routes(db, workers),
             executions=Executions(db, server_id, self.max_attempts),
+            jobs=Jobs(db, self.clock, 2**20),
+            ticks=Ticks(db, self.clock, 60.0, 2**20),
+            webhooks=Webhooks(db, self.clock, 86400.0),
+            deliveries=Deliveries(db, self.clock, DeliveryOptions(300.0, 86400.0, 2**20)),
         )
         core.servers.register()
         return core

@@ -150,7 +150,8 @@ class Platform:
             self.invocation = invocation
             engine = Engine(services, invocation)
             engine.start()
-            desk = Desk(services, invocation, Policy(services.conf), engine.wake_queue, engine.wake_changes)
+            wakes = engine.wake_queue, engine.wake_changes, engine.wake_schedule
+            desk = Desk(services, invocation, Policy(services.conf), *wakes)
             async with _listening(desk) as port:
                 self._started.set_result(f"http://127.0.0.1:{port}")
                 await self._ending.wait()

@@ -71,6 +71,17 @@ FIELDS = st.sampled_from(
         "sync",
         "input",
         "status",
+        "pattern",
+        "time_zone",
+        "first_execution_time",
+        "next_execution_time",
+        "function_input",
+        "missed_ticks",
+        "signed",
+        "secret",
+        "rate_limit",
+        "rate_burst",
+        "overlap",
         "id",
         "x",
     ]
@@ -95,7 +106,20 @@ QUERY = st.sampled_from(
     ]
 )
 KNOWN = st.sampled_from(
-    ["{function}", "{runtime}", "{execution}", "{alias}", "{unknown}", "abc", "%00", "%ff", "..", "{}"]
+    [
+        "{function}",
+        "{runtime}",
+        "{execution}",
+        "{alias}",
+        "{job}",
+        "{webhook}",
+        "{unknown}",
+        "abc",
+        "%00",
+        "%ff",
+        "..",
+        "{}",
+    ]
 )
 VERSIONS = ("0", "1", "2", "-1", "x")
 PATHS = st.sampled_from(
@@ -124,8 +148,14 @@ class AnyRequestTests(ApiTest):
             "runtime": function["runtime_id"],
             "execution": self.execute(function)["id"],
             "alias": "prod",
+            "job": self.made("jobs", function, pattern="0 0 1 1 *"),
+            "webhook": self.made("webhooks", function, signed=True),
             "unknown": str(uuid.uuid4()),
         }
+
+    def made(self, kind: str, function: dict[str, Any], **fields: Any) -> str:
+        body = {"function_id": function["id"], **fields}
+        return str(self.ok(201, self.api.post(f"/v1/{kind}", body))["id"])
 
     def path(self, path: str, known: str) -> str:
         for name, value in self.ids.items():

@@ -65,7 +65,11 @@ class EngineTests(core.CoreTest):
         super().setUp()
         self.logs = self.useFixture(fixtures.FakeLogger(level=logging.DEBUG))
         self.options = types.SimpleNamespace(
-            poll_interval=LONG, reap_interval=LONG, lease=3 * LONG, concurrency=10
+            poll_interval=LONG,
+            reap_interval=LONG,
+            schedule_interval=LONG,
+            lease=3 * LONG,
+            concurrency=10,
         )
         self.idle_timeout = LONG
 

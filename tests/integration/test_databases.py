@@ -25,16 +25,18 @@ from tests.functional import (
     test_core_database,
     test_core_executions,
     test_core_functions,
+    test_core_jobs,
     test_core_packages,
     test_core_runtimes,
     test_core_versions,
+    test_core_webhooks,
     test_core_workers,
     test_recording,
 )
 from tests.services import processes
 
 
-class SeparateProcessesTests(testtools.TestCase):
+class SeparateProcesses(testtools.TestCase):
     """``funcplat api`` and ``funcplat engine`` side by side, on one database and one machine."""
 
     database = "postgresql"
@@ -51,6 +53,7 @@ class SeparateProcessesTests(testtools.TestCase):
                 "api": {"port": self.port, "shutdown_grace": 1},
                 "database": {"connection": url},
                 "engine": {"poll_interval": 0.1},
+                "storage_local": {"directory": self.home / "packages"},
                 "resource_limits": {"max_cpu": 2000, "default_cpu": 1000},
             },
         )
@@ -65,15 +68,18 @@ class SeparateProcessesTests(testtools.TestCase):
     def run_command(self, *words: str) -> None:
         subprocess.run(self.command(*words), check=True, capture_output=True)
 
-    def serve(self, word: str) -> subprocess.Popen[bytes]:
-        """A server process, which is ended with SIGTERM after the test."""
-        log = self.enterContext((self.home / f"{word}.log").open("wb"))
-        process = subprocess.Popen(self.command(word), stdout=log, stderr=log)
+    def serve(self, word: str, name: str = "", *more: str) -> subprocess.Popen[bytes]:
+        """A server process, which is ended with SIGTERM after the test, unless it has ended before."""
+        name = name or word
+        log = self.enterContext((self.home / f"{name}.log").open("ab"))
+        process = subprocess.Popen([*self.command(word), *more], stdout=log, stderr=log)
         self.addCleanup(self.end, process)
-        self.addOnException(lambda _: self.addDetail(word, self.log(word)))
+        self.addOnException(lambda _: self.addDetail(name, self.log(name)))
         return process
 
     def end(self, process: subprocess.Popen[bytes]) -> None:
+        if process.returncode is not None:
+            return
         process.terminate()
         try:
             self.assertEqual(0, process.wait(platform.PATIENCE))
@@ -102,6 +108,8 @@ class SeparateProcessesTests(testtools.TestCase):
         found: dict[str, Any] = platform.until(shown, f"{path} is {status}")
         return found
 
+
+class SeparateProcessesTests(SeparateProcesses):
     def test_both_run_executions(self) -> None:
         self.serve("api")
         platform.until(self.answers, "the API answers")
@@ -187,6 +195,22 @@ class PostgreSQLFunctions(test_core_functions.FunctionsTests):
     database = "postgresql"
 
 
+class PostgreSQLJobs(test_core_jobs.JobsTests):
+    database = "postgresql"
+
+
+class PostgreSQLTicks(test_core_jobs.TicksTests):
+    database = "postgresql"
+
+
+class PostgreSQLJobsClock(test_core_jobs.DatabaseClockTests):
+    database = "postgresql"
+
+
+class PostgreSQLDeliveries(test_core_webhooks.DeliveriesTests):
+    database = "postgresql"
+
+
 class PostgreSQLVersions(test_core_versions.VersionsTests):
     database = "postgresql"
 
@@ -240,6 +264,22 @@ class MariaDBRuntimes(test_core_runtimes.RuntimesTests):
 
 
 class MariaDBFunctions(test_core_functions.FunctionsTests):
+    database = "mariadb"
+
+
+class MariaDBJobs(test_core_jobs.JobsTests):
+    database = "mariadb"
+
+
+class MariaDBTicks(test_core_jobs.TicksTests):
+    database = "mariadb"
+
+
+class MariaDBJobsClock(test_core_jobs.DatabaseClockTests):
+    database = "mariadb"
+
+
+class MariaDBDeliveries(test_core_webhooks.DeliveriesTests):
     database = "mariadb"
 
 

@@ -31,6 +31,8 @@ ADMIN = {
     "function_version:detach",
     "function_alias:list:all_projects",
     "execution:list:all_projects",
+    "job:list:all_projects",
+    "webhook:list:all_projects",
 }
 OWNER = {"function:delete", "function_version:create", "function_version:delete"}
 DEFAULT = {
@@ -52,6 +54,17 @@ DEFAULT = {
     "execution:get",
     "execution:log",
     "execution:delete",
+    "job:list",
+    "job:get",
+    "job:create",
+    "job:update",
+    "job:delete",
+    "webhook:list",
+    "webhook:get",
+    "webhook:create",
+    "webhook:update",
+    "webhook:rotate",
+    "webhook:delete",
 }
 
 MEMBER = Identity("mine", "alice", frozenset(["member"]))

@@ -48,6 +48,7 @@ class OpenApiTests(testtools.TestCase):
 
     def test_every_operation_of_a_project_needs_a_token_and_the_others_none(self) -> None:
         open_paths = {"/", "/healthz", "/readyz", "/v1", "/v1/openapi.json"}
+        open_paths.add("/v1/webhooks/{webhook_id}/invoke")
         for (_, path), operation in self.operations.items():
             self.assertEqual(path in open_paths, operation["security"] == [], path)
 
@@ -62,7 +63,7 @@ class OpenApiTests(testtools.TestCase):
             self.assertEqual(1, len(found), key)
 
     def test_lists_can_be_paged(self) -> None:
-        for path in ("/v1/runtimes", "/v1/functions", "/v1/executions"):
+        for path in ("/v1/runtimes", "/v1/functions", "/v1/executions", "/v1/jobs", "/v1/webhooks"):
             names = {each["name"] for each in self.operations["get", path]["parameters"]}
             self.assertLessEqual({"limit", "marker", "sort_key", "sort_dir"}, names)
 
