@@ -268,7 +268,9 @@ class TokenTests(ClientTest):
         self.run_python(TOKEN_CLIENT, textwrap.dedent(stranger), word="nobody-gave-this")
 
 
-class CommandTests(ClientTest):
+class CommandTest(ClientTest):
+    """Tests of commands of ``openstack``."""
+
     def setUp(self) -> None:
         super().setUp()
         clean = {name: value for name, value in os.environ.items() if not name.startswith("OS_")}
@@ -304,6 +306,8 @@ class CommandTests(ClientTest):
         until(lambda: self.server.admin.get(path).json()["status"] == "available", "the runtime")
         return str(made["id"])
 
+
+class CommandTests(CommandTest):
     def test_runtimes(self) -> None:
         made = self.parsed("runtime", "create", IMAGE, "--name", "mine", "--description", "d", "--untrusted")
         self.assertEqual(
