@@ -1,9 +1,10 @@
-"""The public kit for authors of drivers: compliance tests that a stranger's driver runs in five lines.
+"""The public kit for authors: compliance tests that a stranger's driver or worker runs in a few lines.
 
 Nothing of the platform itself imports this package.
 """
 
 from funcplat.testing.orchestrator import OrchestratorDriverTests
 from funcplat.testing.storage import StorageDriverTests
+from funcplat.testing.worker import WorkerLimitTests, WorkerTests
 
-__all__ = ["OrchestratorDriverTests", "StorageDriverTests"]
+__all__ = ["OrchestratorDriverTests", "StorageDriverTests", "WorkerLimitTests", "WorkerTests"]

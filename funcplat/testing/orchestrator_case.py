@@ -81,13 +81,65 @@ def write_code():
         file.write("x = 1")
 '''
 
+NODEJS_FUNCTION = """\
+// What the kit runs in workers.
+'use strict';
+const fs = require('fs');
+const { spawn } = require('child_process');
+
+const actions = {
+  echo({ value }) {
+    console.log('echo of', value);
+    return value;
+  },
+  async sleep({ seconds }) {
+    await new Promise((done) => setTimeout(done, seconds * 1000));
+    return seconds;
+  },
+  eat_memory: ({ size }) => Buffer.alloc(size, 'x').length,
+  fill_disk({ size }) {
+    const file = fs.openSync('big', 'w');
+    try {
+      for (let written = 0; written < size; written += 65536) fs.writeSync(file, Buffer.alloc(65536, 'x'));
+    } finally {
+      fs.closeSync(file);
+      fs.unlinkSync('big');
+    }
+    return size;
+  },
+  async start_processes({ count }) {
+    const children = Array.from({ length: count }, () => spawn('/bin/sleep', ['60'], { stdio: 'ignore' }));
+    const ends = children.map((child) => {
+      const end = new Promise((resolve, reject) => child.once('exit', resolve).once('error', reject));
+      child.kill();
+      return end;
+    });
+    await Promise.all(ends);
+    return count;
+  },
+  burn({ seconds }) {
+    const begin = process.cpuUsage();
+    for (const end = performance.now() + seconds * 1000; performance.now() < end; );
+    const { user, system } = process.cpuUsage(begin);
+    return (user + system) / 1e6;
+  },
+  write_code: () => fs.writeFileSync(`${__dirname}/planted.js`, 'x = 1'),
+};
+
+exports.main = (context, { action, ...given }) => actions[action](given);
+"""
+
 
 class OrchestratorCase:
     """Mix it into a TestCase; what a subclass gives:"""
 
     driver_class: ClassVar[type[base.OrchestratorDriver]]
     image: ClassVar[str]
-    """An image of a Python runtime that the driver can start."""
+    """An image of a runtime that the driver can start, by default one of Python."""
+    modules: ClassVar[Mapping[str, str]] = {"main.py": FUNCTION}
+    """The function that the tests call as ``main.main``, in the language of the image; for Node.js it is
+    ``{"main.js": orchestrator_case.NODEJS_FUNCTION}``.
+    """
     unknown_image: ClassVar[str] = "no-such-image.example.org/cobol:1959"
     options: ClassVar[Mapping[str, Any]] = {}
     """Values of the driver's options."""
@@ -175,7 +227,8 @@ class OrchestratorCase:
         path = self.directory / "code"
         if not path.exists():
             path.mkdir()
-            (path / "main.py").write_text(FUNCTION)
+            for name, text in self.modules.items():
+                (path / name).write_text(text)
         return path
 
     def can(self, capability: Capability) -> bool:
@@ -199,7 +252,7 @@ class OrchestratorCase:
         """Give a worker the kit's function, as the driver's capabilities say."""
         if self.can(Capability.CODE_PATH):
             return client.load(path=handle.data.get("code", "/code"))
-        return client.load(workerclient.package({"main.py": FUNCTION}))
+        return client.load(workerclient.package(self.modules))
 
     def listed(self, driver: base.OrchestratorDriver | None = None) -> dict[str, base.WorkerState]:
         """The workers that a driver says are there, by id."""

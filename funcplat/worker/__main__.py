@@ -18,9 +18,11 @@ from funcplat.worker import host, supervisor
 def main(arguments: list[str]) -> None:
     """Serve one worker until SIGTERM."""
     parser = argparse.ArgumentParser(prog="funcplat.worker", description="A function server for Python.")
-    parser.add_argument("--listen", required=True, help="unix:/path or tcp:address:port")
     parser.add_argument(
-        "--concurrency", type=int, default=3, help="executions at once, where /load does not say"
+        "--listen", required=True, help="unix:/path, tcp:address:port or fd:number, of a socket that listens"
+    )
+    parser.add_argument(
+        "--concurrency", type=_positive, default=3, help="executions at once, where /load does not say"
     )
     parser.add_argument("--code-dir", default=host.CODE_DIR, help="where a pushed package is unpacked")
     parser.add_argument("--scratch", default=host.SCRATCH, help="working directory of functions")
@@ -54,7 +56,16 @@ def listen(address: str) -> socket.socket:
             family=socket.AF_INET6 if ":" in name else socket.AF_INET,
             backlog=128,
         )
-    raise SystemExit(f"{address!r} is neither unix:/path nor tcp:address:port")
+    if kind == "fd" and rest.isdecimal():
+        return socket.socket(fileno=int(rest))
+    raise SystemExit(f"{address!r} is neither unix:/path nor tcp:address:port nor fd:number")
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError("must be at least 1")
+    return number
 
 
 if __name__ == "__main__":

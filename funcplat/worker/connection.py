@@ -167,7 +167,7 @@ class Connection:
 
     def _parse(self, data: bytes) -> None:
         end = data.find(b"\r\n\r\n")
-        if end > http.MAX_HEAD or (end < 0 and len(data) > http.MAX_HEAD):
+        if end + 4 > http.MAX_HEAD or (end < 0 and len(data) >= http.MAX_HEAD):
             self.refuse(400, f"the head of the request is longer than {http.MAX_HEAD} bytes")
             return
         if end < 0:

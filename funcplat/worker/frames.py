@@ -53,6 +53,8 @@ REASONS = (
 
 MAX_MESSAGE = 2048
 """Bytes of a message at most; a longer one is cut."""
+MAX_EXPLANATION = 64 * 1024
+"""Bytes of the result of a failure at most, also where results of successes must be smaller."""
 
 
 LEND = CALL.pack(CALL.size - LENGTH, _LEND, 0)

@@ -17,6 +17,8 @@ CONTACT_SECONDS = 0.25
 """Age at which the supervisor is to look at the kernel's counters again: the next call goes through it."""
 
 _RECEIVE = 64 * 1024
+_SHORT_RESULT = 64 * 1024
+"""Bytes that a connection holds, with a log, of which the client has read all before."""
 _SHORT = kernel.once(lender.SHORT)
 # The platform's own requests, on a connection that is known; all else is the supervisor's business.
 _REQUEST = re.compile(
@@ -25,6 +27,11 @@ _REQUEST = re.compile(
     rb"x-execution: ([A-Za-z0-9_-]{1,64})\r\n"
     rb"content-length: ([0-9]{1,8})\r\n\r\n"
 )
+
+
+def is_short(result: bytes) -> bool:
+    """Whether it may be sent from here: who waits for a client that does not read serves no other."""
+    return len(result) <= _SHORT_RESULT
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

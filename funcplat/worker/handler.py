@@ -28,6 +28,8 @@ _HIGH_FD = 500
 _RECEIVE = 64 * 1024
 _ROOM = _socket.CMSG_SPACE(4)
 _CONFINE_FAILED = 70
+_LONGEST_CHARACTER = 13
+"""Bytes of a character as JSON in ASCII: two escapes; and there are quotation marks."""
 # PERF: `signal.signal` makes enumeration members of its arguments, which copies 200 KiB of shared memory.
 _SIGTERM = int(signal.SIGTERM)
 _SIG_DFL = int(signal.SIG_DFL)
@@ -38,6 +40,7 @@ class Birth(BaseException):
 
     def __init__(
         self,
+        parent: int,
         channel: int,
         output: int,
         surface: guest.Surface,
@@ -45,6 +48,7 @@ class Birth(BaseException):
         revision: load.Revision,
     ) -> None:
         super().__init__()
+        self.parent = parent  # the supervisor's process id, as it was before the fork
         self.channel = channel
         self.output = output
         self.surface = surface
@@ -57,7 +61,7 @@ def run(birth: Birth) -> NoReturn:
     surroundings, revision = birth.host, birth.revision
     channel, surface = _take_descriptors(birth)
     try:
-        _confine(surroundings)
+        _confine(surroundings, birth.parent)
     except BaseException as error:
         text = f"The platform could not confine the function's process: {error!r}"
         _send(
@@ -91,8 +95,7 @@ def _high(fd: int) -> int:
     return fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, _HIGH_FD)
 
 
-def _confine(surroundings: host.Host) -> None:
-    parent = os.getppid()
+def _confine(surroundings: host.Host, parent: int) -> None:
     os.setsid()  # a process group of its own, which `tree.kill` counts on
     signal.set_wakeup_fd(-1)
     _signal.signal(_SIGTERM, _SIG_DFL)
@@ -225,7 +228,9 @@ class Handler:
         client.begin(request)
         outcome = self._run(function, request[2].decode("ascii"), data[request.end() :])
         flags = self._tidy()
-        log = client.log() if client.end() and outcome.kind == frames.SUCCESS and not flags else None
+        log = None
+        if client.end() and outcome.kind == frames.SUCCESS and not flags and guest.is_short(outcome.result):
+            log = client.log()
         if log is None:  # for the supervisor to judge, who knows the call from the board
             self._let_go(client)
             self._report(frames.DIRECT, outcome, flags)
@@ -345,7 +350,11 @@ def _send(channel: int, frame: bytes) -> None:
         sent = os.write(channel, frame)
 
 
-_decoder = json.JSONDecoder()
+def _refuse(constant: str) -> NoReturn:
+    raise ValueError(f"it has {constant}")
+
+
+_decoder = json.JSONDecoder(parse_constant=_refuse)
 _scan: Callable[[str, int], tuple[object, int]] = _decoder.scan_once  # type: ignore[attr-defined]
 
 
@@ -363,4 +372,8 @@ def _decode(body: bytes) -> object:
 
 
 def _json(text: str) -> bytes:
-    return json.dumps(text).encode("ascii")
+    """A text for people; one that is too long is cut."""
+    data = json.dumps(text).encode("ascii")
+    if len(data) > frames.MAX_EXPLANATION:
+        data = json.dumps(text[: frames.MAX_EXPLANATION // _LONGEST_CHARACTER]).encode("ascii")
+    return data

@@ -8,11 +8,11 @@ import os
 import time
 from typing import TYPE_CHECKING
 
-from funcplat.worker import board, frames, http, lender, log, loop, tree, verdicts
 from funcplat.worker import channel as channels
+from funcplat.worker import frames, http, lender, log, loop, tree, verdicts
 
 if TYPE_CHECKING:
-    from funcplat.worker import connection, pool
+    from funcplat.worker import board, connection, pool
 
 LOG_DELAY = lender.SHORT
 """Seconds between looks at the output of a running handler that writes little.
@@ -24,9 +24,7 @@ for its output; a handler that fills its pipe is read at once whenever it does.
 _FULL_PIPE = 16 * 1024
 _SEVERED_SECONDS = 1.0
 """Time for a handler whose channel is closed to turn out to be dead, which is what that mostly means."""
-_TAKING_SECONDS = 1.0
-"""Time for a handler that has answered to take a connection; one that does not is not done with the call."""
-_SLACK = frames.MAX_MESSAGE + 4096
+_SLACK = frames.MAX_EXPLANATION + frames.MAX_MESSAGE
 """Bytes of a report beyond the largest result: a failure's text may be longer than a small ``max_result``."""
 
 
@@ -67,7 +65,7 @@ class Handler:
         self.call: pool.Call | None = None
         self._channel = channels.Channel(owner.loop, channel)
         self.pipe = log.Pipe(owner.loop, pipe, owner.revision.max_log, self._pipe_ready)
-        self._lender = lender.Lender(owner.loop, channel, page, timer, self._overdue)
+        self._lender = lender.Lender(owner.loop, channel, page, timer, self)
         self._pidfd = pidfd
         self._input = b""  # of a report that is not complete
         self._calls = 0
@@ -159,7 +157,7 @@ class Handler:
         length, sequence, kind, reason, flags, duration, result_length = frames.REPORT.unpack_from(data)
         end = length + frames.LENGTH
         if len(data) > end or length > max(self._pool.revision.max_result, channels.RECEIVE) + _SLACK:
-            self._break("sent something that is not a report of its execution")
+            self.denounce("sent something that is not a report of its execution")
         elif len(data) == end:
             self._input = b""
             self._report(sequence, kind, reason, flags, duration, data[frames.REPORT.size :], result_length)
@@ -184,7 +182,7 @@ class Handler:
         self._dead = True
         if self.state in (_BUSY, _IMPORTING, _LENT):
             self._receive()  # a report may have come right before the end
-        self._reclaim()
+        self._lender.reclaim()
         if self.state is _BUSY or self.state is _IMPORTING:
             exited = end.si_code == os.CLD_EXITED
             self._died(0 if exited else end.si_status, end.si_status if exited else 0)
@@ -201,12 +199,11 @@ class Handler:
                 self._ready()
         elif self.state is _IMPORTING and sequence == frames.IMPORTING and kind == frames.FAILURE:
             self._kill()
-            self._fail(self._reported(reason, rest, length), 0.0)
+            self._fail(_reported(reason, rest, length), 0.0)
         elif self.state is _LENT and sequence == frames.DIRECT and kind == frames.RETURNED:
-            self._returned(rest[:length])
+            self._lender.returned(rest[:length])
         elif self.state is _LENT and sequence == frames.DIRECT:
-            self._take_over_or_break()
-            if self.state is _BUSY:
+            if self._lender.take_over():
                 self._report(sequence, kind, reason, flags, duration, rest, length)
         elif self.state is _BUSY and sequence == self._sequence and kind in (frames.SUCCESS, frames.FAILURE):
             elapsed = time.monotonic() - self._started_at
@@ -214,7 +211,7 @@ class Handler:
                 duration = elapsed
             self._result(kind, reason, flags, duration, rest, length)
         else:
-            self._break("sent a report that nobody waits for")
+            self.denounce("sent a report that nobody waits for")
 
     def _ready(self) -> None:
         call = self.call
@@ -230,7 +227,7 @@ class Handler:
         call = self.call
         assert call is not None
         if length > min(len(rest), self._pool.revision.max_result + _SLACK):
-            self._break("sent something that is not a report of its execution")
+            self.denounce("sent something that is not a report of its execution")
             return
         if flags:
             self._kill()
@@ -240,10 +237,11 @@ class Handler:
         self.call = None
         output = self.pipe.log
         if kind == frames.FAILURE:
-            outcome = self._blame(self._reported(reason, rest, length))
+            outcome = self._pool.blame(_reported(reason, rest, length))
             self._pool.finish_with(call, outcome, output, duration)
         elif flags or output.dropped:
-            self._finish_remarked(call, rest[:length], flags, duration)
+            outcome = _remarked(rest[:length], flags, output)
+            self._pool.finish_with(call, outcome, output, duration)
         else:
             self._pool.finish(call, http.success(rest[:length], bytes(output.data), duration))
         if not flags and not self._dead:
@@ -253,49 +251,19 @@ class Handler:
         short = time.monotonic() - self._started_at < lender.SHORT
         if short and self._pool.may_lend(client) and self._lender.lend(client):
             self.state = _LENT
-            self._deadline = time.monotonic() + _TAKING_SECONDS
+            self._deadline = time.monotonic() + lender.TAKING_SECONDS
             self._log_at = math.inf
             self._pool.loop.at(self._deadline)
         else:
             self._pool.free(self)
 
-    def _finish_remarked(self, call: pool.Call, result: bytes, flags: int, duration: float) -> None:
-        left = bool(flags & frames.LEFT_PROCESSES)
-        reason, message = verdicts.remark(left, self.pipe.log.dropped, self.pipe.log.cap)
-        self._pool.finish_with(call, verdicts.Outcome(True, result, reason, message), self.pipe.log, duration)
+    # -- called by its lender ------------------------------------------------------------------------
 
-    def _reported(self, reason: int, rest: bytes, length: int) -> verdicts.Outcome:
-        code = frames.REASONS[reason] if 0 < reason < len(frames.REASONS) else "function_raised"
-        return verdicts.Outcome(False, rest[:length], code, rest[length:].decode("utf-8", "replace"))
+    def free(self) -> None:
+        self.state = _IDLE
+        self._pool.free(self)
 
-    def _blame(self, outcome: verdicts.Outcome) -> verdicts.Outcome:
-        """The outcome, with what the kernel counted meanwhile as its reason where that explains it."""
-        if outcome.reason not in ("function_raised", "import_failed", "timeout"):
-            return outcome
-        oom_killed, pids_refused = self._pool.counted()
-        if pids_refused:
-            return verdicts.with_pids_refused(outcome)
-        if oom_killed and outcome.reason != "timeout":
-            return verdicts.with_oom_kill(outcome)
-        return outcome
-
-    # -- a client of its own -------------------------------------------------------------------------
-
-    def _overdue(self) -> None:
-        if self.state is _LENT:
-            self._take_over_or_break()
-
-    def _take_over_or_break(self) -> None:
-        honest = self._lender.board.read() is not None
-        self._take_over()
-        if not honest:
-            self._break("meddled with what its process shares with its supervisor")
-
-    def _take_over(self) -> None:
-        """The call that it runs for its client is the supervisor's from here on."""
-        posted = self._lender.board.read() or board.unknown()
-        client = self._lender.take_back()
-        client.seize()
+    def take_over(self, client: connection.Connection, posted: board.Posted) -> None:
         self.call = self._pool.taken_over(client, posted)
         self.pipe.begin_before()
         self.state = _BUSY
@@ -306,25 +274,18 @@ class Handler:
         self.pipe.arm()
         self._pool.loop.at(self._deadline)
 
-    def _returned(self, data: bytes) -> None:
-        client = self._lender.take_back()
+    def bereave(self) -> None:
         self.state = _IDLE
-        self._pool.free(self)
-        client.resume(data)
 
-    def _reclaim(self) -> None:
-        """It will not give its client back: it is dead, or is to be."""
-        if self.state is not _LENT:
-            return
-        if self._lender.running:
-            self._take_over()
-            return
-        client = self._lender.take_back()
-        self.state = _IDLE
-        if self._lender.board.phase == board.IDLE:
-            client.resume(b"")
-        else:
-            client.close()  # its request is lost, or nobody knows how much of an answer it has got
+    def denounce(self, lie: str) -> None:
+        """User code meddled with what its process and the supervisor have in common."""
+        self._lender.reclaim()
+        running = self.state is _BUSY or self.state is _IMPORTING
+        if self.state is _IDLE:
+            self._pool.withdraw(self)
+        self._kill()
+        if running:
+            self._fail(verdicts.hijacked(lie), time.monotonic() - self._started_at)
 
     # -- ends ---------------------------------------------------------------------------------------
 
@@ -332,19 +293,19 @@ class Handler:
         """The channel is at its end: the handler is dead, which the loop will tell, or closed it."""
         self._pool.loop.forget(self._channel.fd)
         self._severed = True
-        self._reclaim()
+        self._lender.reclaim()
         if self.state is _IDLE:
-            self._break("")
+            self.denounce("")
         else:
             self._deadline = min(self._deadline, time.monotonic() + _SEVERED_SECONDS)
             self._pool.loop.at(self._deadline)
 
     def _expire(self, now: float) -> None:
         if self._severed:
-            self._break("closed the channel on which results are returned")
+            self.denounce("closed the channel on which results are returned")
             return
         if self.state is _LENT:
-            self._break("")
+            self.denounce("")
             return
         revision = self._pool.revision
         if self.state is _IMPORTING:
@@ -354,7 +315,7 @@ class Handler:
             outcome = verdicts.timed_out(self.call.timeout)
         duration = 0.0 if self.state is _IMPORTING else now - self._started_at
         self._kill()
-        self._fail(self._blame(outcome), duration)
+        self._fail(self._pool.blame(outcome), duration)
 
     def _died(self, signal: int, exit_code: int) -> None:
         importing = self.state is _IMPORTING
@@ -363,16 +324,6 @@ class Handler:
         self.state = _DYING
         self.pipe.drain()
         self._fail(outcome, 0.0 if importing else time.monotonic() - self._started_at)
-
-    def _break(self, what: str) -> None:
-        """User code meddled with the channel."""
-        self._reclaim()
-        running = self.state is _BUSY or self.state is _IMPORTING
-        if self.state is _IDLE:
-            self._pool.withdraw(self)
-        self._kill()
-        if running:
-            self._fail(verdicts.hijacked(what), time.monotonic() - self._started_at)
 
     def _fail(self, outcome: verdicts.Outcome, duration: float) -> None:
         call = self.call
@@ -398,3 +349,13 @@ class Handler:
         self._channel.close()
         self.pipe.close()
         os.close(self._pidfd)
+
+
+def _reported(reason: int, rest: bytes, length: int) -> verdicts.Outcome:
+    code = frames.REASONS[reason] if 0 < reason < len(frames.REASONS) else "function_raised"
+    return verdicts.Outcome(False, rest[:length], code, rest[length:].decode("utf-8", "replace"))
+
+
+def _remarked(result: bytes, flags: int, output: log.Log) -> verdicts.Outcome:
+    left = bool(flags & frames.LEFT_PROCESSES)
+    return verdicts.Outcome(True, result, *verdicts.remark(left, output.dropped, output.cap))

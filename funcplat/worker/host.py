@@ -6,6 +6,8 @@ import dataclasses
 import socket
 from collections.abc import Callable
 
+from funcplat.worker import load
+
 
 def nothing() -> None:
     """Confine a handler not at all: the container, or nobody, does it."""
@@ -37,6 +39,7 @@ class Host:
     confine: Callable[[], None] = nothing
     oom_kills: Callable[[], int] = zero  # the kernel's count of OOM kills in this worker so far
     pids_hits: Callable[[], int] = zero  # the kernel's count of refused forks in this worker so far
+    carried: load.Carried | None = None  # the function that is here without being loaded
     code_dir: str = CODE_DIR  # where a pushed package is unpacked; its parent takes the upload
     scratch: str = SCRATCH  # the working directory of handlers
     raise_oom_score: bool = True  # the kernel shall kill handlers before the supervisor

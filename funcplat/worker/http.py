@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import re
 
 MAX_HEAD = 8 * 1024
-"""Bytes of request line and headers."""
+"""Bytes of request line and headers, with the empty line after them."""
 MAX_INPUT = 16 * 1024 * 1024
 """Bytes of an /invoke body."""
 MAX_LOAD = 64 * 1024 * 1024 + 1024 * 1024
@@ -35,6 +36,7 @@ _USUAL = frozenset((b"host", b"content-length", b"x-secret", b"x-execution", b"x
 _ALLOWED = bytes((9, 10, 13, *range(32, 127)))
 _FORBIDDEN = frozenset((b"transfer-encoding", b"expect", b"upgrade"))
 _UNSAFE = re.compile(rb"[^!-$&-~ ]")
+_LONGEST_QUOTED = 12  # bytes of a character: four escapes
 
 
 class BadRequest(Exception):
@@ -112,9 +114,12 @@ def remarked(
 
 def quote(text: str) -> bytes:
     """Percent-encoded UTF-8, cut to `MAX_QUOTED`: printable ASCII stays, except the percent sign."""
-    quoted = _UNSAFE.sub(lambda match: b"%%%02X" % match[0][0], text.encode("utf-8", "replace"))
-    if len(quoted) > MAX_QUOTED:
-        quoted = quoted[:MAX_QUOTED]
-        end = quoted.find(b"%", MAX_QUOTED - 2)  # of an escape that lost its end
-        return quoted[:end] if end >= 0 else quoted
+    text = text[:MAX_QUOTED]
+    while len(quoted := _UNSAFE.sub(_escape, text.encode("utf-8", "replace"))) > MAX_QUOTED:
+        # By characters, so that what is left is UTF-8.
+        text = text[: -math.ceil((len(quoted) - MAX_QUOTED) / _LONGEST_QUOTED)]
     return quoted
+
+
+def _escape(match: re.Match[bytes]) -> bytes:
+    return b"%%%02X" % match[0][0]

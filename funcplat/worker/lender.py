@@ -15,68 +15,122 @@ from __future__ import annotations
 import _socket
 import array
 import os
-from collections.abc import Callable
+from typing import Protocol
 
 from funcplat.worker import board, connection, frames, kernel, loop
 
 SHORT = 0.005
 """Seconds that a call may take before the supervisor takes it over."""
+TAKING_SECONDS = 1.0
+"""Time for a handler that has answered to take a connection; one that does not is not done with the call."""
+
+
+class Borrower(Protocol):
+    """The handler, as its supervisor sees it.  Each of these is called when it has no client any more."""
+
+    def free(self) -> None:
+        """It can take a call."""
+
+    def take_over(self, client: connection.Connection, posted: board.Posted) -> None:
+        """A call that it runs is the supervisor's from here on, who answers it on this connection."""
+
+    def bereave(self) -> None:
+        """It is not to take another call: it is dead, or is to be."""
+
+    def denounce(self, lie: str) -> None:
+        """Its function meddles with the platform, and did this."""
 
 
 class Lender:
-    """Lends connections to one handler, one at a time."""
+    """Lends connections to one handler, one at a time.  What comes from the handler may be a lie."""
 
-    __slots__ = ("_loop", "_socket", "_timer", "board", "connection")
+    __slots__ = ("_board", "_borrower", "_client", "_loop", "_socket", "_timer")
 
     def __init__(
-        self, events: loop.Loop, channel: int, page: board.Board, timer: int, overdue: Callable[[], None]
+        self, events: loop.Loop, channel: int, page: board.Board, timer: int, borrower: Borrower
     ) -> None:
-        """``overdue`` is called when a call was not short.  Takes over the timer's descriptor."""
-        self.board = page
-        self.connection: connection.Connection | None = None
+        """Takes over the timer's descriptor."""
+        self._board = page
+        self._borrower = borrower
+        self._client: connection.Connection | None = None
         self._loop = events
         self._socket = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM, 0, channel)
         self._timer = timer
-        events.watch(timer, loop.READ, lambda _events: overdue() if self._expired() else None)
+        events.watch(timer, loop.READ, self._overdue)
 
     @property
     def running(self) -> bool:
         """Whether the handler runs a call of the client whose connection it has."""
-        return self.connection is not None and self.board.phase == board.RUNNING
+        return self._client is not None and self._board.phase == board.RUNNING
 
     def lend(self, client: connection.Connection) -> bool:
         """Lend a connection; False where the handler does not take it."""
-        self.board.phase = board.IDLE
+        self._board.phase = board.IDLE
         descriptor = array.array("i", (client.fd,))
         try:
             self._socket.sendmsg([frames.LEND], [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, descriptor)])
         except OSError:  # its channel is full, or closed
             return False
         client.lend()
-        self.connection = client
+        self._client = client
         return True
 
     def recall(self) -> None:
         """Ask for the connection; the handler gives it back when it has no call."""
-        if self.connection is not None:
+        if self._client is not None:
             try:
                 self._socket.send(frames.RECALL)
             except OSError:
                 return  # the loop tells about a handler that is gone
 
-    def take_back(self) -> connection.Connection:
-        """The connection, which is the supervisor's again."""
-        client = self.connection
-        assert client is not None
-        self.connection = None
-        self._expired()  # an expiry that nobody has seen must not be one of the next call
-        return client
+    def returned(self, data: bytes) -> None:
+        """The handler gave the connection back, with what it has read of a request."""
+        client = self._take_back()
+        self._borrower.free()
+        client.resume(data)
+
+    def take_over(self) -> bool:
+        """Hand the call that the handler runs to the supervisor; False where the board lies about it."""
+        posted = self._board.read()
+        self._hand_over(posted)
+        if posted is None:
+            self._borrower.denounce("meddled with what its process shares with its supervisor")
+        return posted is not None
+
+    def reclaim(self) -> None:
+        """The handler will not give its client back, if it has one: it is dead, or is to be."""
+        if self.running:
+            self._hand_over(self._board.read())
+        elif self._client is not None:
+            client = self._take_back()
+            self._borrower.bereave()
+            if self._board.phase == board.IDLE:
+                client.resume(b"")
+            else:
+                client.close()  # its request is lost, or nobody knows how much of an answer it has got
 
     def close(self) -> None:
         self._loop.forget(self._timer)
         os.close(self._timer)
         self._socket.detach()
-        self.board.close()
+        self._board.close()
+
+    def _overdue(self, _events: int) -> None:
+        if self._expired() and self._client is not None:
+            self.take_over()
+
+    def _hand_over(self, posted: board.Posted | None) -> None:
+        client = self._take_back()
+        client.seize()
+        self._borrower.take_over(client, posted or board.unknown())
+
+    def _take_back(self) -> connection.Connection:
+        """The connection, which is the supervisor's again."""
+        client = self._client
+        assert client is not None
+        self._client = None
+        self._expired()  # an expiry that nobody has seen must not be one of the next call
+        return client
 
     def _expired(self) -> bool:
         try:

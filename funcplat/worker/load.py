@@ -16,10 +16,22 @@ MAX_LINE = 1024 * 1024
 MAX_CONCURRENCY = 1024
 
 _CHUNK = 256 * 1024
+_UTF8 = 0x0800  # the flag of a member whose name is in it
+_SYSTEMS_OF_BYTES = (3, 19)  # Unix and macOS, where names are bytes
+_UNICODE_PATH = 0x7075  # the tag of an extra field
+_FIELD_HEAD = 4  # bytes: its tag and its length
 
 
 class LoadError(Exception):
     """The body of /load cannot be used."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Carried:
+    """The function that a worker was made with, as an image of a user holds it."""
+
+    entry: str
+    path: str  # directory of its files
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -37,10 +49,10 @@ class Revision:
     function_version: int | None
 
 
-def parse_line(line: bytes, concurrency: int) -> tuple[bytes, Revision]:
+def parse_line(line: bytes, concurrency: int, carried: Carried | None = None) -> tuple[bytes, Revision]:
     """Parse the first line of /load: the secret, and the rest.
 
-    ``concurrency`` is for a line that has none.  Raises LoadError.
+    ``concurrency`` is for a line that has none, ``carried`` for one whose entry is null.  Raises LoadError.
     """
     try:
         fields = json.loads(line)
@@ -50,6 +62,8 @@ def parse_line(line: bytes, concurrency: int) -> tuple[bytes, Revision]:
         raise LoadError("the first line is not a JSON object")
     labels = _field(fields, "labels", dict, lambda value: True, {})
     secret = _field(fields, "secret", str, _is_header_value).encode("ascii")
+    if fields.get("entry", "") is None:
+        fields |= _carried(fields, carried)
     return secret, Revision(
         entry=_field(fields, "entry", str, lambda value: all(value.rpartition("."))),
         concurrency=_field(
@@ -63,6 +77,14 @@ def parse_line(line: bytes, concurrency: int) -> tuple[bytes, Revision]:
         function_id=labels.get("function_id"),
         function_version=labels.get("function_version"),
     )
+
+
+def _carried(fields: dict[str, Any], carried: Carried | None) -> dict[str, Any]:
+    if fields.get("path") is not None:
+        raise LoadError("there is a path and no entry")
+    if carried is None:
+        raise LoadError("this worker carries no function: what it was made of names no entry of one")
+    return dataclasses.asdict(carried)
 
 
 _REQUIRED: Any = object()
@@ -123,19 +145,47 @@ def member_path(name: str) -> tuple[str, ...]:
 
 
 def _extract(archive: Any, member: Any, root: pathlib.Path) -> None:
-    target = root.joinpath(*member_path(member.filename))
+    name = _name(member)
+    target = root.joinpath(*member_path(name))
     kind = stat.S_IFMT(member.external_attr >> 16)
-    if member.is_dir():
+    if kind not in (0, stat.S_IFDIR if name.endswith("/") else stat.S_IFREG):
+        raise LoadError(f"the package has a member that is neither file nor directory: {name!r}")
+    if name.endswith("/"):
         target.mkdir(mode=0o755, parents=True, exist_ok=True)
         return
-    if kind not in (0, stat.S_IFREG):
-        raise LoadError(f"the package has a member that is neither file nor directory: {member.filename!r}")
     target.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
     mode = 0o755 if member.external_attr >> 16 & 0o111 else 0o644
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     with archive.open(member) as source, os.fdopen(os.open(target, flags, mode), "wb") as file:
         while chunk := source.read(_CHUNK):
             file.write(chunk)
+        if file.tell() != member.file_size:
+            raise LoadError(f"the package has a member that is shorter than it says: {name!r}")
+
+
+def _name(member: Any) -> str:
+    """A member's name as the platform reads it, which `zipfile` does not in each version of Python."""
+    if member.flag_bits & _UTF8:
+        return str(member.filename)
+    raw = member.orig_filename.encode("cp437")
+    if (path := _unicode_path(member.extra, raw)) is not None:
+        return path
+    if member.create_system in _SYSTEMS_OF_BYTES:
+        with contextlib.suppress(UnicodeDecodeError):
+            return str(raw, "utf-8")
+    return str(member.filename)
+
+
+def _unicode_path(extra: bytes, raw: bytes) -> str | None:
+    """What Info-ZIP says in an extra field of how this name is spelled."""
+    import zlib  # which is loaded with zipfile
+
+    while len(extra) >= _FIELD_HEAD:
+        tag, end = (int.from_bytes(extra[at : at + 2], "little") for at in (0, 2))
+        field, extra = extra[_FIELD_HEAD : end + _FIELD_HEAD], extra[end + _FIELD_HEAD :]
+        if tag == _UNICODE_PATH and field[:5] == b"\1" + zlib.crc32(raw).to_bytes(4, "little"):
+            return str(field[5:], "utf-8")
+    return None
 
 
 def _empty(root: pathlib.Path) -> None:

@@ -12,6 +12,7 @@ WRITE = select.EPOLLOUT
 ONCE = select.EPOLLONESHOT
 
 _BATCH = 64  # events taken at once
+_LONGEST = 1e6  # seconds; the kernel takes milliseconds in 31 bits
 
 
 class Loop:
@@ -65,7 +66,8 @@ class Loop:
                 if self._next_at <= now:
                     self._next_at = math.inf
                     self.at(self.ticker(now))
-                timeout = max(0.0, self._next_at - now) if self._next_at != math.inf else None
+                wait = min(max(0.0, self._next_at - now), _LONGEST)
+                timeout = wait if self._next_at != math.inf else None
             for fd, events in poll(timeout, _BATCH):
                 callback = callbacks.get(fd)
                 if callback is not None:

@@ -184,6 +184,17 @@ class Pool:
             self._oom_kills = self._host.oom_kills()
             self._pids_hits = self._host.pids_hits()
 
+    def blame(self, outcome: verdicts.Outcome) -> verdicts.Outcome:
+        """The outcome, with what the kernel counted meanwhile as its reason where that explains it."""
+        if outcome.reason not in ("function_raised", "import_failed", "timeout"):
+            return outcome
+        oom_killed, pids_refused = self.counted()
+        if pids_refused:
+            return verdicts.with_pids_refused(outcome)
+        if oom_killed and outcome.reason != "timeout":
+            return verdicts.with_oom_kill(outcome)
+        return outcome
+
     def counted(self) -> tuple[bool, bool]:
         """Whether the kernel killed for memory, and whether it refused forks, since the last sample."""
         return self._host.oom_kills() > self._oom_kills, self._host.pids_hits() > self._pids_hits
@@ -221,10 +232,11 @@ class Pool:
             fds.append(kernel.new_timer())
             ours, theirs, reader, writer, timer = fds
             page = board.Board()
+            parent = os.getpid()
             pid = os.fork()
             if pid == 0:
                 surface = guest.Surface(page, timer, reader)
-                raise handler.Birth(theirs, writer, surface, self._host, self.revision)
+                raise handler.Birth(parent, theirs, writer, surface, self._host, self.revision)
             pidfd = _open_child(pid)
         except OSError:
             for fd in fds:

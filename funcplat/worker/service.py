@@ -108,7 +108,7 @@ class Service:
     def _answer(self, connection: connection.Connection, line: bytes, headers: dict[bytes, bytes]) -> bytes:
         method, target = line.split(b" ", 1)
         path, _mark, query = target.partition(b"?")
-        if path not in _METHODS:
+        if path not in _METHODS or (query and path != b"/log"):
             return http.answer(404, b"no such path")
         if method != _METHODS[path]:
             return http.answer(405, b"wrong method")
@@ -149,18 +149,16 @@ class Service:
     def _judge(self, connection: connection.Connection, headers: dict[bytes, bytes]) -> bytes | None:
         if self._pool is None:
             return http.answer(409, b"nothing is loaded yet")
-        secret = headers.get(b"x-secret")
-        if secret is None and connection.trusted:
-            return None
-        if not _equal(secret or b"", self._secret):
+        if not _equal(headers.get(b"x-secret", b""), self._secret):
             return http.answer(403, b"x-secret is wrong")
         connection.trusted = True
         return None
 
     def _judge_invoke(self, connection: connection.Connection, headers: dict[bytes, bytes]) -> bytes | None:
-        refusal = self._judge(connection, headers)
-        if refusal is not None:
-            return refusal
+        if b"x-secret" in headers or not connection.trusted:
+            refusal = self._judge(connection, headers)
+            if refusal is not None:
+                return refusal
         if self._draining:
             return http.answer(503, b"the worker drains")
         if self._pool is not None and self._pool.occupied >= self._concurrency:
@@ -220,7 +218,7 @@ class Service:
         line = body.readline(load.MAX_LINE + 1)
         if len(line) > load.MAX_LINE or not line.endswith(b"\n"):
             raise load.LoadError(f"the first line is longer than {load.MAX_LINE} bytes or has no end")
-        secret, revision = load.parse_line(line, self._host.concurrency)
+        secret, revision = load.parse_line(line, self._host.concurrency, self._host.carried)
         rest = body.read(1)
         if revision.path is None:
             if not rest:

@@ -34,6 +34,8 @@ const REASONS = [
   'platform_error',
 ];
 const MAX_MESSAGE = 2048; // bytes; a longer one is cut
+const MAX_EXPLANATION = 64 * 1024; // bytes of the result of a failure; a longer one is cut
+const LONGEST_CHARACTER = 7; // bytes of a UTF-16 unit as JSON: an escape; and there are quotation marks
 
 /** The first frame: what the handler is to serve, an object that JSON can hold. */
 function birth(revision) {
@@ -79,6 +81,13 @@ function report(
   head.writeDoubleBE(duration, LENGTH + 7);
   head.writeUInt32BE(result.length, LENGTH + 15);
   return Buffer.concat([head, result, text]);
+}
+
+/** The result of a failure: a text for people, as JSON. */
+function explanation(text) {
+  const data = Buffer.from(JSON.stringify(text));
+  if (data.length <= MAX_EXPLANATION) return data;
+  return Buffer.from(JSON.stringify(text.slice(0, Math.floor(MAX_EXPLANATION / LONGEST_CHARACTER))));
 }
 
 /**
@@ -147,12 +156,14 @@ module.exports = {
   FAILURE,
   IMPORTING,
   LENGTH,
+  MAX_EXPLANATION,
   MAX_MESSAGE,
   READY,
   SPENT,
   SUCCESS,
   birth,
   call,
+  explanation,
   parseCall,
   parseReport,
   report,

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import functools
 import os
-import pathlib
 import random
 import signal
 import time
 
 from testtools import matchers
 
+from funcplat.testing.workerclient import Execution, WorkerClient
 from tests.integration import worker_harness
-from tests.integration.worker_harness import Client
 
 ECHO = """
 import os, sys, time
@@ -34,21 +33,16 @@ def main(say="", sleep=0.0, exit=None, fail="", pid=False, fork=0, lines=0, size
 """
 
 
-def state(pid: int) -> str:
-    """R, S, D, Z ... of a process."""
-    return pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2][0]
-
-
-class DirectTestCase(worker_harness.WorkerTestCase):
-    def lent(self, **fields: object) -> Client:
+class DirectTestCase(worker_harness.PythonWorker):
+    def lent(self, **fields: object) -> WorkerClient:
         """A client whose connection a handler has."""
-        client = self.loaded(ECHO, **fields)
+        client = self.run_module(ECHO, **fields)
         client.invoke()
         self.assertTrue(client.known)
         self.wait_until_lent(client)
         return client
 
-    def wait_until_lent(self, client: Client) -> None:
+    def wait_until_lent(self, client: WorkerClient) -> None:
         # The first call waited for an import, which may have made it a long one.
         def lent() -> bool:
             client.invoke()
@@ -56,19 +50,19 @@ class DirectTestCase(worker_harness.WorkerTestCase):
 
         self.wait_for(lent, "a handler that has the connection")
 
-    def is_lent(self, client: Client) -> bool:
+    def is_lent(self, client: WorkerClient) -> bool:
         """Whether a call is answered while the supervisor stands still."""
         os.kill(self.process.pid, signal.SIGSTOP)
         try:
-            client.socket.settimeout(0.15)
             client.send_invoke()
+            client.socket.settimeout(0.15)
             client.receive_execution()
         except TimeoutError:
             lent = False
         else:
             lent = True
         finally:
-            client.socket.settimeout(worker_harness.PATIENCE)
+            client.socket.settimeout(self.patience)
             os.kill(self.process.pid, signal.SIGCONT)
         if not lent:
             client.receive_execution()
@@ -100,9 +94,9 @@ class DirectTest(DirectTestCase):
         client = self.lent(concurrency=1)
         client.send_invoke({"sleep": 0.4})
         time.sleep(0.1)  # past the point at which the supervisor has taken it over
-        self.assertEqual(
-            429, self.connect().ask("POST", "/invoke", b"{}", x_execution="e", x_timeout="1").status
-        )
+        other = self.connect()
+        other.send_invoke()
+        self.assertEqual(429, other.receive().status)
         self.assertEqual("success", client.receive_execution().status)
 
     def test_from_time_to_time_a_call_goes_through_the_supervisor(self) -> None:
@@ -112,7 +106,7 @@ class DirectTest(DirectTestCase):
         self.wait_until_lent(client)
 
     def test_output_between_calls_belongs_to_none(self) -> None:
-        client = self.loaded(
+        client = self.run_module(
             """
             import os, threading, time
             def late():
@@ -134,22 +128,38 @@ class DirectTest(DirectTestCase):
 
     def test_what_is_no_call_is_answered_by_the_supervisor(self) -> None:
         client = self.lent()
-        self.assertEqual("loaded", client.ask("GET", "/ready").json()["state"])
+        self.assertEqual("loaded", client.ready()["state"])
         self.assertEqual("success", client.invoke().status)
 
     def test_a_drained_worker_takes_no_call_of_a_client_of_its_own(self) -> None:
         client = self.lent()
         other = self.connect()
-        self.assertEqual(0, other.ask("GET", "/ready").json()["busy"])
-        self.assertEqual(200, other.ask("POST", "/drain").status)
+        self.assertEqual(0, other.ready()["busy"])
+        self.assertEqual(200, other.drain().status)
         # The handler may take a call until it has given the connection back: who stops idle workers waits.
-        self.wait_for(lambda: other.ask("GET", "/ready").json()["busy"] == 0, "a connection given back")
+        self.wait_for(lambda: other.ready()["busy"] == 0, "a connection given back")
 
         def refused() -> bool:
             client.send_invoke()
             return client.receive().status == 503
 
         self.wait_for(refused, "a refusal")
+
+    def test_a_result_that_its_client_does_not_read_keeps_no_handler(self) -> None:
+        client = self.lent(concurrency=1)
+        for _ in range(3):
+            for _ in range(3):  # so that none of the next has to go through the supervisor
+                pid = client.invoke({"pid": True}).output
+            client.send_invoke({"size": 900_000})
+            time.sleep(0.2)  # until it is called, which nobody tells
+            with self.connect() as other:
+                self.wait_for(lambda pid=pid, other=other: self.serves(other, pid), "the handler")
+            self.assertEqual(900_000, len(client.receive_execution().output))
+
+    def serves(self, client: WorkerClient, pid: int) -> bool:
+        client.send_invoke({"pid": True})
+        answer = client.receive()
+        return answer.status == 200 and answer.body == str(pid).encode()
 
     def test_a_client_that_hangs_up_frees_the_handler(self) -> None:
         client = self.lent(concurrency=1)
@@ -165,7 +175,7 @@ class TakenOverTest(DirectTestCase):
         client = self.lent()
         client.send_invoke({"say": "early", "sleep": 0.3}, execution="long")
         time.sleep(0.15)
-        log = self.connect().ask("GET", "/log?execution=long")
+        log = self.connect().log("execution=long")
         self.assertEqual((200, b"early\n"), (log.status, log.body))
         execution = client.receive_execution()
         self.assertEqual(
@@ -217,7 +227,7 @@ class TakenOverTest(DirectTestCase):
     def test_a_handler_that_dies_between_calls_takes_no_connection_with_it(self) -> None:
         client = self.lent()
         for pid in self.handlers():
-            self.wait_for(lambda pid=pid: state(pid) == "S", "a handler that waits for calls")
+            self.wait_for(lambda pid=pid: worker_harness.state(pid) == "S", "a handler that waits for calls")
             os.kill(pid, signal.SIGKILL)
         self.assertEqual("success", client.invoke({"sleep": 0.05}).status)
 
@@ -245,7 +255,7 @@ class MixtureTest(DirectTestCase):
     CLIENTS = 3
 
     def test_each_of_many_different_calls_has_its_own_answer(self) -> None:
-        self.loaded(ECHO)
+        self.run_module(ECHO)
         clients = [self.in_background(functools.partial(self.calls, seed)) for seed in range(self.CLIENTS)]
         self.assertEqual([[]] * self.CLIENTS, [wrong() for wrong in clients])
         self.assertLessEqual(len(self.handlers()), self.CLIENTS)
@@ -277,7 +287,7 @@ class MixtureTest(DirectTestCase):
         return wrong
 
 
-class LiesTest(worker_harness.WorkerTestCase):
+class LiesTest(worker_harness.PythonWorker):
     """User code that meddles with what its handler shares with the supervisor."""
 
     PRELUDE = """
@@ -297,8 +307,8 @@ class LiesTest(worker_harness.WorkerTestCase):
             return calls
     """
 
-    def meddle(self, what: str, timeout: float = 1.0) -> tuple[Client, worker_harness.Execution]:
-        client = self.loaded(self.PRELUDE)
+    def meddle(self, what: str, timeout: float = 1.0) -> tuple[WorkerClient, Execution]:
+        client = self.run_module(self.PRELUDE)
         for _ in range(3):
             client.invoke()
         return client, client.invoke({"do": what}, timeout=timeout)
@@ -316,7 +326,7 @@ class LiesTest(worker_harness.WorkerTestCase):
         self.assertEqual("success", client.invoke().status)
 
     def test_a_request_that_died_with_its_handler_is_not_waited_for(self) -> None:
-        client = self.loaded(self.PRELUDE)
+        client = self.run_module(self.PRELUDE)
         for _ in range(3):
             client.invoke()
         # As if it had just been read: the phase stays, and the handler ends before the function runs.

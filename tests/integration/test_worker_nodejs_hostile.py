@@ -1,14 +1,15 @@
-"""Node.js functions that misbehave, by mistake or on purpose: the worker goes on, and says what happened."""
+"""Functions in JavaScript that misbehave in ways of their own: the worker goes on, and says what happened."""
 
 from __future__ import annotations
 
 import os
-import pathlib
-import resource
 import shutil
+import subprocess
 import time
 from typing import Any
 
+from funcplat.drivers import base
+from funcplat.testing import workerclient
 from tests.integration import nodejs_harness, worker_harness
 
 CHANNEL = """
@@ -27,74 +28,11 @@ CHANNEL = """
     const send = (data) => writeSync(3, data);
     """
 SPAWN = 'const { spawn } = require("child_process");\n'
-NOBODY = 54321  # a user who has no other processes
 
 
-class HostileTestCase(nodejs_harness.NodeTestCase):
-    def assert_ended(self, execution: worker_harness.Execution, status: str, reason: str | None) -> None:
-        self.assertEqual((status, reason), (execution.status, execution.reason), execution)
-
-    def scratch(self, name: str) -> pathlib.Path:
-        return pathlib.Path(self.directory, "scratch", name)
-
-
-class ProcessTest(HostileTestCase):
-    def test_a_child_left_behind_is_killed_and_said(self) -> None:
-        client = self.loaded(
-            SPAWN + "exports.main = () => [process.pid, spawn('sleep', ['60']).pid, spawn('sleep', ['60'],"
-            " { detached: true, stdio: 'inherit' }).pid];"
-        )
-        first = client.invoke()
-        self.assert_ended(first, "success", "processes_killed")
-        for pid in first.output:
-            self.assert_gone(pid)
-        self.assertNotEqual(first.output, client.invoke().output)
-
-    def test_a_failure_that_leaves_a_child_keeps_its_own_reason(self) -> None:
-        client = self.loaded(
-            SPAWN + "exports.main = () => { console.log(spawn('sleep', ['60']).pid); throw new Error('x'); };"
-        )
-        execution = client.invoke()
-        self.assert_ended(execution, "failed", "function_raised")
-        self.assert_gone(int(execution.log.split()[0]))
-
-    DAEMON = (
-        "const { execFileSync } = require('child_process');\n"
-        "const start = (...words) => Number(execFileSync('setsid', ['sh', '-c', "
-        "`sleep 60 >/dev/null 2>&1 & echo $!`]));\n"
-    )
-
-    def test_a_daemon_of_two_forks_is_killed(self) -> None:
-        client = self.loaded(self.DAEMON + "exports.main = () => start();")
-        execution = client.invoke()
-        self.assert_ended(execution, "success", "processes_killed")
-        self.assert_gone(execution.output)
-
-    def test_a_daemon_of_a_running_execution_is_left_to_it(self) -> None:
-        client = self.loaded(
-            self.DAEMON
-            + """
-            const sleep = (ms) => new Promise((done) => setTimeout(done, ms));
-            exports.main = async (context, { calm }) => {
-              if (calm) return null;
-              const pid = start();
-              require("fs").writeFileSync("up", "");
-              await sleep(700);
-              process.kill(pid, 0);
-              process.kill(pid);
-              while (require("fs").existsSync(`/proc/${pid}`)) await sleep(5);
-              return "was there";
-            };
-            """
-        )
-        client.send_invoke({"calm": False})
-        self.wait_for(self.scratch("up").exists, "the daemon")
-        for _ in range(3):
-            self.assert_ended(self.connect().invoke({"calm": True}), "success", None)
-        self.assertEqual("was there", client.receive_execution().output)
-
+class ProcessTest(nodejs_harness.NodeWorker):
     def test_a_child_of_a_worker_thread_is_killed(self) -> None:
-        client = self.loaded(
+        client = self.run_module(
             """
             const { Worker } = require("worker_threads");
             const code = `require("worker_threads").parentPort.postMessage(
@@ -104,126 +42,20 @@ class ProcessTest(HostileTestCase):
         )
         execution = client.invoke()
         self.assert_ended(execution, "success", "processes_killed")
-        self.assert_gone(execution.output)
-
-    def test_a_child_that_ended_is_no_matter(self) -> None:
-        client = self.loaded(
-            "const { spawnSync } = require('child_process');\n"
-            "exports.main = () => { spawnSync('true'); return process.pid; };"
-        )
-        first, second = client.invoke(), client.invoke()
-        self.assert_ended(first, "success", None)
-        self.assertEqual(first.output, second.output)
-
-    def test_a_timeout_kills_the_whole_tree(self) -> None:
-        client = self.loaded(
-            SPAWN
-            + """
-            exports.main = () => {
-              process.on("SIGTERM", () => {});
-              for (const detached of [false, true]) {
-                spawn("sh", ["-c", "trap '' TERM; sleep 60 & echo $! >> pids; wait"], { detached });
-              }
-              return new Promise((done) => setTimeout(done, 60000));
-            };
-            """
-        )
-        execution = client.invoke(timeout=0.7)
-        self.assert_ended(execution, "failed", "timeout")
-        pids = [int(line) for line in self.scratch("pids").read_text().split()]
-        self.assertEqual(2, len(pids))
-        for pid in pids:
-            self.assert_gone(pid)
-        self.wait_for(lambda: self.handlers() == [], "an empty worker")
+        self.assert_dead(execution.output)
 
     def test_processes_of_a_handler_that_died_are_killed(self) -> None:
         for how in ("process.exit(1)", "process.abort()", "process.kill(process.pid, 'SIGKILL')"):
-            client = self.loaded(
+            client = self.run_module(
                 SPAWN + "exports.main = () => { const child = spawn('sleep', ['60'], { detached: true });"
                 f" console.log(child.pid); {how}; }};"
             )
             execution = client.invoke()
             self.assertEqual("failed", execution.status)
-            self.assert_gone(int(execution.log.split()[0]))
-            self._stop()
-            os.unlink(self.address)
-
-    def test_a_handler_may_be_killed_by_its_sibling(self) -> None:
-        client = self.loaded(
-            """
-            const fs = require("fs");
-            exports.main = (context, { kill }) => {
-              if (kill) return process.kill(Number(fs.readFileSync("pid")), "SIGKILL");
-              fs.writeFileSync("pid.new", `${process.pid}`);
-              fs.renameSync("pid.new", "pid");
-              return new Promise((done) => setTimeout(done, 60000));
-            };
-            """
-        )
-        victim = self.connect()
-        victim.send_invoke({"kill": False})
-        self.wait_for(self.scratch("pid").exists, "the victim")
-        self.assert_ended(client.invoke({"kill": True}), "success", None)
-        self.assert_ended(victim.receive_execution(), "failed", "function_crashed")
-
-    def test_a_handler_that_stops_itself_times_out(self) -> None:
-        client = self.loaded("exports.main = () => process.kill(process.pid, 'SIGSTOP');")
-        self.assert_ended(client.invoke(timeout=0.3), "failed", "timeout")
-
-    def test_the_kernel_kills_handlers_before_the_supervisor(self) -> None:
-        client = self.loaded(
-            "exports.main = () => Number(require('fs').readFileSync('/proc/self/oom_score_adj'));"
-        )
-        self.assertEqual(1000, client.invoke().output)
-        supervisor = pathlib.Path(f"/proc/{self.process.pid}/oom_score_adj").read_text()
-        self.assertEqual(pathlib.Path("/proc/self/oom_score_adj").read_text(), supervisor)
-
-    def _start_limited(self, text: str, processes: int) -> worker_harness.Client:
-        """A worker whose functions are a user of their own with so many processes."""
-        if os.getuid() != 0:
-            self.skipTest("needs root to become another user")
-        os.chmod(self.directory, 0o755)
-        os.chmod(f"{self.directory}/scratch", 0o777)
-        user = NOBODY + os.getpid() % 10000
-        limit = (processes, processes)
-        client = self.start(
-            f"--user={user}:{user}", before=lambda: resource.setrlimit(resource.RLIMIT_NPROC, limit)
-        )
-        self.assertEqual(200, client.load(path=self.write(main=text)).status)
-        return client
-
-    BOMB = """
-        exports.main = (context, { calm }) => {
-          if (calm) return null;
-          BEFORE
-          spawn("sh", ["-c", 'f() { f & f & wait; }; f 2>/dev/null'], { detached: DETACHED });
-          return new Promise((done) => setTimeout(done, 60000));
-        };
-        """
-
-    def test_fork_bombs_are_killed(self) -> None:
-        for detached in ("false", "true"):
-            client = self._start_limited(
-                SPAWN + self.BOMB.replace("DETACHED", detached).replace("BEFORE", ""), 60
-            )
-            started = time.monotonic()
-            self.assert_ended(client.invoke({"calm": False}, timeout=0.5), "failed", "timeout")
-            self.wait_for(lambda: self.handlers() == [], "the end of the bomb")
-            self.assertTrue(time.monotonic() - started < 15)
-            self.assert_ended(client.invoke({"calm": True}), "success", None)
-            self._stop()
-            os.unlink(self.address)
-
-    def test_a_fork_bomb_that_outlives_its_handler_is_killed(self) -> None:
-        before = "setTimeout(() => process.exit(5), 200);"
-        text = self.BOMB.replace("DETACHED", "true").replace("BEFORE", before)
-        client = self._start_limited(SPAWN + text, 60)
-        self.assert_ended(client.invoke({"calm": False}), "failed", "function_exited")
-        self.wait_for(lambda: client.invoke({"calm": True}).status == "success", "the end of the bomb")
-        self.assert_serves(client)
+            self.assert_dead(int(execution.log.split()[0]))
 
 
-class NamespaceTest(HostileTestCase):
+class NamespaceTest(nodejs_harness.NodeWorker):
     """With a pid namespace of its own below an init, as in a container, nothing gets away."""
 
     def command(self) -> list[str]:
@@ -248,14 +80,13 @@ class NamespaceTest(HostileTestCase):
             self.skipTest("needs root and unshare to make a pid namespace")
         super().setUp()
 
-    def _stop(self) -> None:
+    def stop_worker(self, address: base.Address) -> None:
         self.process.kill()  # with it the namespace
-        assert self.process.stderr is not None
-        self.assertEqual(b"", self.process.stderr.read())
-        self.process.wait()
+        _out, errors = self.process.communicate()
+        self.assertEqual(b"", errors)
 
     def test_a_daemon_that_hides_its_origin_is_killed(self) -> None:
-        client = self.loaded(
+        client = self.run_module(
             """
             const { execFileSync } = require("child_process");
             exports.main = (context, { hide }) => hide ? Number(execFileSync("setsid",
@@ -273,10 +104,8 @@ class NamespaceTest(HostileTestCase):
         """What was entered into the namespace from outside is the operator's."""
         if shutil.which("nsenter") is None:
             self.skipTest("needs nsenter")
-        client = self.loaded("exports.main = () => null;")
+        client = self.run_module("exports.main = () => null;")
         client.invoke()
-        import subprocess
-
         (inner,) = worker_harness.children(self.process.pid)
         other = subprocess.Popen(["nsenter", f"--target={inner}", "--pid", "--mount", "sleep", "30"])
         self.addCleanup(other.wait)
@@ -287,9 +116,9 @@ class NamespaceTest(HostileTestCase):
         self.assertIs(None, other.poll())
 
 
-class ChannelTest(HostileTestCase):
-    def _loaded_with_channel(self, action: str) -> worker_harness.Client:
-        return self.loaded(
+class ChannelTest(nodejs_harness.NodeWorker):
+    def _loaded_with_channel(self, action: str) -> workerclient.WorkerClient:
+        return self.run_module(
             f"{CHANNEL}\nexports.main = async (context, input) => {{\n"
             f"if (input?.calm) return process.pid;\n{action}\n}};"
         )
@@ -299,7 +128,7 @@ class ChannelTest(HostileTestCase):
         execution = client.invoke(timeout=4)
         self.assert_ended(execution, "failed", "function_crashed")
         self.assert_ended(client.invoke({"calm": True}), "success", None)
-        self.assert_serves(client)
+        self.assert_answers(client)
 
     def test_garbage_on_the_channel(self) -> None:
         self._broken_by("send('garbage'.repeat(100)); await sleep(60000);")
@@ -346,33 +175,31 @@ class ChannelTest(HostileTestCase):
 
     def test_an_odd_reason_and_message_are_made_harmless(self) -> None:
         client = self._loaded_with_channel(
-            "const text = '1x\\r\\nx-status: success\\r\\n\\u20ac%';"
-            "send(report(19 + Buffer.byteLength(text), 1, 2, 200, 0, -5, 1, text)); await sleep(60000);"
+            "const text = '\"1\"x\\r\\nx-status: success\\r\\n\\u20ac%';"
+            "send(report(19 + Buffer.byteLength(text), 1, 2, 200, 0, -5, 3, text)); await sleep(60000);"
         )
         execution = client.invoke()
         self.assert_ended(execution, "failed", "function_raised")
         self.assertEqual("x\r\nx-status: success\r\n\u20ac%", execution.message)
-        self.assert_serves(client)
+        self.assert_answers(client)
 
     def test_reports_while_idle_end_the_handler_only(self) -> None:
         client = self._loaded_with_channel(
             "setTimeout(() => send(report(19, 2, 1, 0, 0, 0, 0)), 100); return process.pid;"
         )
         pid = client.invoke().output
-        self.assert_gone(pid)
+        self.assert_dead(pid)
         self.assertNotEqual(pid, client.invoke({"calm": True}).output)
 
     def test_a_handler_that_dies_while_idle_is_replaced(self) -> None:
         for what in ("process.exit(3)", "(() => { throw new Error('late'); })()", "Promise.reject(1)"):
             client = self._loaded_with_channel(f"setTimeout(() => {what}, 100); return process.pid;")
             pid = client.invoke().output
-            self.assert_gone(pid)
+            self.assert_dead(pid)
             self.assert_ended(client.invoke({"calm": True}), "success", None)
-            self._stop()
-            os.unlink(self.address)
 
 
-class OutputTest(HostileTestCase):
+class OutputTest(nodejs_harness.NodeWorker):
     def test_streams_that_are_closed_or_replaced_harm_nothing(self) -> None:
         for action in (
             "process.stdout.end(); process.stderr.destroy();",
@@ -380,18 +207,16 @@ class OutputTest(HostileTestCase):
             "try { process.stdout = null; } catch {}",
             "require('fs').writeSync = null;",
         ):
-            client = self.loaded(
+            client = self.run_module(
                 "exports.main = (context, { odd }) => {\n"
                 f"console.log('x'); if (odd) {{ {action} }} return 1; }};"
             )
             for odd in (True, False):
                 execution = client.invoke({"odd": odd})
                 self.assertEqual((1, b"x\n"), (execution.output, execution.log), action)
-            self._stop()
-            os.unlink(self.address)
 
     def test_a_log_that_is_closed_is_there_for_the_next_call(self) -> None:
-        client = self.loaded(
+        client = self.run_module(
             "exports.main = (context, { close }) => { console.log('x'); const fs = require('fs');"
             " if (close) { fs.closeSync(1); fs.closeSync(2); } return 1; };"
         )
@@ -400,7 +225,7 @@ class OutputTest(HostileTestCase):
             self.assertEqual((1, b"x\n"), (execution.output, execution.log))
 
     def test_output_after_the_return_is_dropped(self) -> None:
-        client = self.loaded(
+        client = self.run_module(
             """
             const fs = require("fs");
             exports.main = (context, { calm }) => {
@@ -414,32 +239,11 @@ class OutputTest(HostileTestCase):
             """
         )
         self.assertEqual(b"in time\n", client.invoke({"calm": False}).log)
-        self.wait_for(self.scratch("done").exists, "the late output")
+        self.wait_for((self.scratch / "done").exists, "the late output")
         self.assertEqual(b"in time\n", client.invoke({"calm": True}).log)
 
-    def test_who_prints_for_ever_does_not_keep_the_supervisor_busy(self) -> None:
-        client = self.loaded(
-            """
-            const { Worker } = require("worker_threads");
-            const code = `const fs = require("fs"); for (;;) fs.writeSync(1, "noise".repeat(10));`;
-            let thread;
-            exports.main = () => { thread ??= new Worker(code, { eval: true }); return 1; };
-            """
-        )
-        self.assert_ended(client.invoke(), "success", None)
-        time.sleep(0.3)
-        before = self._cpu_ticks()
-        time.sleep(0.5)
-        self.assertTrue(self._cpu_ticks() - before <= 2)
-        for _ in range(5):
-            self.assertEqual(1, client.invoke().output)
-
-    def _cpu_ticks(self) -> int:
-        fields = pathlib.Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
-        return int(fields[11]) + int(fields[12])
-
     def test_a_child_that_makes_the_log_non_blocking_loses_nothing(self) -> None:
-        client = self.loaded(
+        client = self.run_module(
             """
             const { spawnSync } = require("child_process");
             exports.main = () => {
@@ -453,25 +257,16 @@ class OutputTest(HostileTestCase):
 
     def test_stdin_is_empty(self) -> None:
         self.assertEqual(
-            "", self.loaded("exports.main = () => require('fs').readFileSync(0, 'utf8');").invoke().output
+            "", self.run_module("exports.main = () => require('fs').readFileSync(0, 'utf8');").invoke().output
         )
 
-    def test_a_child_that_keeps_the_log_does_not_delay_the_answer(self) -> None:
-        client = self.loaded(
-            SPAWN + "exports.main = () => { spawn('sh', ['-c', 'while :; do echo x; done'],"
-            " { stdio: 'inherit' }); return 1; };"
-        )
-        execution = client.invoke(timeout=5)
-        self.assert_ended(execution, "success", "processes_killed")
-        self.assertEqual(1, execution.output)
 
-
-class ObjectTest(HostileTestCase):
-    def _failure(self, text: str, reason: str, **fields: Any) -> worker_harness.Execution:
-        client = self.loaded(text, **fields)
+class ObjectTest(nodejs_harness.NodeWorker):
+    def _failure(self, text: str, reason: str, **fields: Any) -> workerclient.Execution:
+        client = self.run_module(text, **fields)
         execution = client.invoke(timeout=20)
         self.assert_ended(execution, "failed", reason)
-        self.assert_serves(client)
+        self.assert_answers(client)
         return execution
 
     def test_an_error_whose_every_property_throws(self) -> None:
@@ -497,15 +292,6 @@ class ObjectTest(HostileTestCase):
             "function_raised",
         )
 
-    def test_an_error_whose_text_is_endless(self) -> None:
-        execution = self._failure(
-            "exports.main = () => { throw new Error('\\u20ac'.repeat(1e7)); };",
-            "function_raised",
-            max_log=1000,
-            max_result=10,
-        )
-        self.assertTrue(len(execution.output) < 100_000)
-
     def test_a_result_whose_serialisation_throws(self) -> None:
         for odd in (
             "new Proxy({}, { ownKeys() { throw new Error('x'); } })",
@@ -514,16 +300,12 @@ class ObjectTest(HostileTestCase):
         ):
             text = f"const odd = {odd};\nexports.main = () => ({{ odd }});"
             self._failure(text, "result_not_json")
-            self._stop()
-            os.unlink(self.address)
 
     def test_a_promise_that_is_none(self) -> None:
         self._failure(
             "exports.main = () => ({ get then() { throw new Error('then'); } });", "function_raised"
         )
-        self._stop()
-        os.unlink(self.address)
-        client = self.loaded("exports.main = () => ({ then(done) { done(1); done(2); throw 3; } });")
+        client = self.run_module("exports.main = () => ({ then(done) { done(1); done(2); throw 3; } });")
         self.assertEqual([1, 1], [client.invoke().output for _ in range(2)])
 
     def test_endless_recursion(self) -> None:
@@ -531,7 +313,7 @@ class ObjectTest(HostileTestCase):
         self.assertEqual("Maximum call stack size exceeded", execution.output)
 
     def test_a_promise_of_one_call_that_another_settles(self) -> None:
-        client = self.loaded(
+        client = self.run_module(
             """
             let settle;
             exports.main = (context, { wait }) => {
@@ -545,7 +327,7 @@ class ObjectTest(HostileTestCase):
         self.assertEqual("right", client.invoke({"wait": False}).output)
 
     def test_listeners_of_the_worker_removed(self) -> None:
-        client = self.loaded(
+        client = self.run_module(
             """
             exports.main = (context, { how }) => {
               process.removeAllListeners();
@@ -560,7 +342,7 @@ class ObjectTest(HostileTestCase):
             self.assertEqual(1, client.invoke({"how": "wait"}).output)
 
     def test_a_function_that_breaks_the_objects_of_the_language(self) -> None:
-        client = self.loaded(
+        client = self.run_module(
             """
             exports.main = (context, input) => {
               JSON.stringify = Buffer.concat = Buffer.alloc = Promise.prototype.then = null;
@@ -570,6 +352,6 @@ class ObjectTest(HostileTestCase):
             };
             """
         )
-        client.invoke(timeout=2)
-        self.assert_serves(client)
-        self.wait_for(lambda: client.invoke(timeout=2).reason is not None or True, "an answer")
+        for _ in range(2):
+            client.invoke(timeout=2)
+        self.assert_answers(client)

@@ -1,13 +1,11 @@
-"""A real worker in a process of its own, and a client that speaks the worker protocol byte for byte."""
+"""Workers in processes of this machine, for their contract and for tests that see their processes."""
 
 from __future__ import annotations
 
 import contextlib
-import dataclasses
-import io
-import json
 import os
 import pathlib
+import secrets
 import shutil
 import signal
 import socket
@@ -15,23 +13,22 @@ import subprocess
 import sys
 import tempfile
 import textwrap
-import threading
-import time
-import urllib.parse
-import zipfile
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar
 
 import testtools
 
 import funcplat.worker
+from funcplat.drivers.base import Address
+from funcplat.testing import worker_functions
+from funcplat.testing.worker_case import WorkerCase
+from funcplat.testing.workerclient import Execution, WorkerClient
 
 WORKER = pathlib.Path(funcplat.worker.__file__).parent
-SECRET = "a-secret-of-the-tests"
-PATIENCE = 20.0  # seconds until a test gives up on something that should take milliseconds
+NOBODY = 54321  # the first of some users who have no other processes
 
 _SERVE = """
-import os, signal, socket, sys
+import os, signal, socket, subprocess, sys, threading
 sys.path.insert(0, {house!r})
 from funcplat.worker import host, supervisor
 def count(name):
@@ -39,218 +36,188 @@ def count(name):
         return int(file.read())
 def confine():
     {confine}
-listener = socket.socket(fileno={fd})
-lifeline = {lifeline}
+{defect}
 sys.path.remove({house!r})
 supervisor.serve(host.Host(
-    listener=listener, concurrency=3, lifeline=lifeline, confine=confine,
+    listener=socket.socket(fileno={fd}), concurrency=3, lifeline={lifeline}, confine=confine,
     oom_kills=lambda: count("oom_kills"), pids_hits=lambda: count("pids_hits"),
     code_dir={directory!r} + "/pushed/code", scratch={directory!r} + "/scratch",
 ))
 """
 
 
-@dataclasses.dataclass(frozen=True)
-class Answer:
-    status: int
-    headers: dict[str, str]
-    body: bytes
+class LocalWorker(WorkerCase, testtools.TestCase):
+    """Starts workers and stops them; a worker must survive its test, unless the test ends it.
 
-    def json(self) -> Any:
-        return json.loads(self.body)
+    The last one that was started is `self.process`, with its files in `self.directory`: ``scratch``, the
+    working directory of functions, ``pushed/code``, and what the kernel is said to have counted.
+    """
 
-
-@dataclasses.dataclass(frozen=True)
-class Execution:
-    """An answer to /invoke that is an execution."""
-
-    status: str
-    output: Any
-    log: bytes
-    duration: float
-    reason: str | None
-    message: str
-    dropped: int
-
-
-class Client:
-    """One connection."""
-
-    def __init__(self, address: str | tuple[str, int]) -> None:
-        self.socket = socket.socket(socket.AF_UNIX if isinstance(address, str) else socket.AF_INET)
-        self.socket.setblocking(True)  # a full backlog is waited for, not an error
-        self.socket.connect(address)
-        self.socket.settimeout(PATIENCE)
-        self.known = False  # the worker needs the secret no more
-
-    def close(self) -> None:
-        self.socket.close()
-
-    def send(self, method: str, target: str, body: bytes = b"", **headers: str) -> None:
-        fields = {name.replace("_", "-"): value for name, value in headers.items()}
-        if not self.known or target != "/invoke":
-            fields.setdefault("x-secret", SECRET)
-        lines = [f"{method} {target} HTTP/1.1", *(f"{name}: {value}" for name, value in fields.items())]
-        lines.append(f"content-length: {len(body)}")
-        self.socket.sendall("\r\n".join(lines).encode() + b"\r\n\r\n" + body)
-
-    def receive(self) -> Answer:
-        data = b""
-        while b"\r\n\r\n" not in data:
-            data += self._more()
-        head, _empty, body = data.partition(b"\r\n\r\n")
-        lines = head.decode("ascii").split("\r\n")
-        headers = dict(line.split(": ", 1) for line in lines[1:])
-        self.known = headers.get("x-secret") == "known"
-        while len(body) < int(headers["content-length"]):
-            body += self._more()
-        return Answer(int(lines[0].split()[1]), headers, body)
-
-    def _more(self) -> bytes:
-        data = self.socket.recv(1 << 20)
-        if not data:
-            raise EOFError
-        return data
-
-    def ask(self, method: str, target: str, body: bytes = b"", **headers: str) -> Answer:
-        self.send(method, target, body, **headers)
-        return self.receive()
-
-    def send_invoke(self, value: Any = None, timeout: float = 10, execution: str = "e1") -> None:
-        body = json.dumps(value).encode()
-        self.send("POST", "/invoke", body, x_timeout=f"{timeout:.9f}", x_execution=execution)
-
-    def receive_execution(self) -> Execution:
-        answer = self.receive()
-        if answer.status != 200:
-            raise AssertionError(answer)
-        length = int(answer.headers["x-result-length"])
-        return Execution(
-            status=answer.headers["x-status"],
-            output=json.loads(answer.body[:length]),
-            log=answer.body[length:],
-            duration=float(answer.headers["x-duration"]),
-            reason=answer.headers.get("x-reason"),
-            message=urllib.parse.unquote(answer.headers.get("x-message", "")),
-            dropped=int(answer.headers.get("x-log-dropped", "0")),
-        )
-
-    def invoke(self, value: Any = None, timeout: float = 10, execution: str = "e1") -> Execution:
-        self.send_invoke(value, timeout, execution)
-        return self.receive_execution()
-
-    def load(self, package: bytes = b"", **fields: Any) -> Answer:
-        line = {
-            "secret": SECRET,
-            "entry": "main.main",
-            "concurrency": 3,
-            "path": None,
-            "import_timeout": 10.0,
-            "max_result": 1 << 20,
-            "max_log": 1 << 20,
-            "environment": {},
-            "labels": {"function_id": "f-1", "function_version": 0},
-        }
-        return self.ask("POST", "/load", json.dumps(line | fields).encode() + b"\n" + package)
-
-
-class WorkerTestCase(testtools.TestCase):
-    """Starts workers and stops them; a worker must survive its test, unless the test ends it."""
+    patience = 20.0
+    suffix: ClassVar[str]
+    """Of the files of modules."""
+    over_tcp: ClassVar[bool] = False
 
     def setUp(self) -> None:
         super().setUp()
+        self.lifeline: int | None = None  # descriptor that the worker is given
+        self.before: Callable[[], None] | None = None  # called in its process before it is one
+        self.counts = {"oom_kills": 0, "pids_hits": 0}  # as it is started
+        self._processes: dict[Address, subprocess.Popen[bytes]] = {}
+
+    # -- the hooks of the contract ------------------------------------------------------------------
+
+    def start_worker(self) -> Address:
+        self.make_directory()
+        listener, address = self.listen()
+        with listener:
+            self.spawn(self.argv(listener.fileno()), address, listener.fileno())
+        return address
+
+    def stop_worker(self, address: Address) -> None:
+        process = self._processes.pop(address)
+        if process.poll() is None:
+            process.send_signal(signal.SIGTERM)
+        _out, errors = process.communicate(timeout=self.patience)
+        self.assertEqual((0, b""), (process.returncode, errors), "the supervisor did not end well")
+
+    def argv(self, listener: int) -> list[str]:
+        """The command line of a worker that listens on a descriptor."""
+        raise NotImplementedError
+
+    def command(self) -> list[str]:
+        """The command line of a worker that is a program, without what it listens on."""
+        raise NotImplementedError
+
+    def make_directory(self) -> None:
+        """Make the directory of the worker that is started next."""
         self.directory = tempfile.mkdtemp(prefix="worker-")
         self.addCleanup(shutil.rmtree, self.directory, ignore_errors=True)
-        for name in ("scratch", "package"):
-            os.mkdir(f"{self.directory}/{name}")
-        for name in ("oom_kills", "pids_hits"):
-            self.count(name, 0)
+        self.scratch = pathlib.Path(self.directory, "scratch")
+        self.scratch.mkdir()
+        for name, value in self.counts.items():
+            self.count(name, value)
 
-    def count(self, name: str, value: int) -> None:
-        """Set what the kernel is said to have counted."""
-        path = pathlib.Path(self.directory, name)
-        path.with_suffix(".new").write_text(str(value))
-        path.with_suffix(".new").rename(path)
-
-    def write(self, **modules: str) -> str:
-        """Write an unpacked package and return its directory."""
-        for name, text in modules.items():
-            path = pathlib.Path(self.directory, "package", f"{name}.py")
-            path.write_text(textwrap.dedent(text))
-        return f"{self.directory}/package"
-
-    def start(self, confine: str = "pass", lifeline: int | None = None) -> Client:
-        """Start a blank worker; its process is `self.process`, its address `self.address`."""
-        self.address = f"{self.directory}/socket"
+    def listen(self) -> tuple[socket.socket, Address]:
+        """What the worker inherits, and where that is."""
+        if self.over_tcp:
+            listener = socket.create_server(("127.0.0.1", 0), backlog=64)
+            host, port = listener.getsockname()
+            return listener, Address(host=host, port=port)
+        address = f"{self.directory}/socket"
         listener = socket.socket(socket.AF_UNIX)
-        self.addCleanup(listener.close)
-        listener.bind(self.address)
+        listener.bind(address)
         listener.listen(64)
-        house = str(WORKER.parents[1])
-        code = _SERVE.format(
-            house=house, directory=self.directory, confine=confine, fd=listener.fileno(), lifeline=lifeline
-        )
-        fds = [listener.fileno()] + ([lifeline] if lifeline is not None else [])
+        return listener, Address(socket=address)
+
+    def spawn(self, argv: Sequence[str], address: Address, *descriptors: int) -> None:
+        """Start a process that is the worker at an address; `stop_worker` stops it."""
+        inherited = [*descriptors, *([self.lifeline] if self.lifeline is not None else [])]
         self.process = subprocess.Popen(
-            [sys.executable, "-I", "-S", "-c", code],
-            pass_fds=fds,
-            stderr=subprocess.PIPE,
-            start_new_session=True,
+            argv, pass_fds=inherited, stderr=subprocess.PIPE, start_new_session=True, preexec_fn=self.before
         )
-        self.addCleanup(self._stop)
-        return self.connect()
+        self._processes[address] = self.process
 
-    def _stop(self) -> None:
-        if self.process.poll() is None:
-            self.process.send_signal(signal.SIGTERM)
-        _out, errors = self.process.communicate(timeout=PATIENCE)
-        self.assertEqual((0, b""), (self.process.returncode, errors), "the supervisor did not end well")
+    def kill_worker(self) -> None:
+        """End the worker without a warning, as this test wants it."""
+        self.process.kill()
+        self.process.wait()
+        self.process.returncode = 0
 
-    def connect(self) -> Client:
-        client = Client(self.address)
-        self.addCleanup(client.close)
-        return client
+    # -- functions of the test's own ----------------------------------------------------------------
 
-    def loaded(self, text: str, **fields: Any) -> Client:
-        """A worker with this module ``main`` loaded."""
+    def run_module(self, text: str, **fields: Any) -> WorkerClient:
+        """A connection to a new worker that has this module, whose ``main`` is its entry."""
+        return self.run_files({f"main{self.suffix}": text}, **fields)
+
+    def run_files(self, files: Mapping[str, str], **fields: Any) -> WorkerClient:
+        """The same with a package of several files, which is at `self.path`."""
         client = self.start()
-        answer = client.load(path=self.write(main=text), **fields)
+        self.path = self.place({name: textwrap.dedent(text) for name, text in files.items()})
+        answer = client.load(path=self.path, **fields)
         self.assertEqual(200, answer.status, answer)
         return client
 
     # -- what the outside sees ------------------------------------------------------------------------
 
+    def count(self, name: str, value: int) -> None:
+        """Set what the kernel is said to have counted."""
+        # In place, since a worker may keep the file open, as it would one of the kernel's.
+        file = os.open(f"{self.directory}/{name}", os.O_WRONLY | os.O_CREAT)
+        os.write(file, self.count_text(name, value).encode())
+        os.close(file)
+
+    def count_text(self, name: str, value: int) -> str:
+        """How the kernel says that, in always as many bytes, so that a file is never seen half written."""
+        raise NotImplementedError
+
     def handlers(self) -> list[int]:
         """The children of the supervisor."""
         return children(self.process.pid)
 
-    def wait_for(self, condition: Callable[[], bool], what: str) -> None:
-        end = time.monotonic() + PATIENCE
-        while not condition():
-            if time.monotonic() > end:
-                self.fail(f"waited in vain for: {what}")
-            time.sleep(0.002)
+    def assert_dead(self, *pids: int) -> None:
+        for pid in pids:
+            self.wait_for(lambda pid=pid: is_dead(pid), f"the end of process {pid}")
 
-    def assert_gone(self, pid: int) -> None:
-        self.wait_for(lambda: not pathlib.Path(f"/proc/{pid}").exists(), f"the end of process {pid}")
+    def assert_ended(self, execution: Execution, status: str, reason: str | None) -> None:
+        self.assertEqual((status, reason), execution.outcome, execution)
 
-    def assert_serves(self, client: Client) -> None:
-        """The worker still takes calls on a new connection, and answers on the old one."""
-        for one in (client, self.connect()):
-            self.assertEqual(200, one.ask("GET", "/ready").status)
+    def assert_answers(self, *clients: WorkerClient) -> None:
+        """The worker answers on a new connection, and on these."""
+        for client in (*clients, self.connect()):
+            self.assertEqual(200, client.ask("GET", "/ready").status)
 
-    def in_background(self, function: Callable[[], Any]) -> Callable[[], Any]:
-        """Run in a thread; the value returned waits for it and gives its result."""
-        results: list[Any] = []
-        thread = threading.Thread(target=lambda: results.append(function()))
-        thread.start()
+    def new_user(self) -> int:
+        """A user who has no processes, and to whom the worker's files are open."""
+        if os.getuid() != 0:
+            self.skipTest("needs root to become another user")
+        return NOBODY + secrets.randbelow(10000)
 
-        def result() -> Any:
-            thread.join(PATIENCE)
-            return results[0]
 
-        self.addCleanup(thread.join, PATIENCE)
-        return result
+class PythonWorker(LocalWorker):
+    """Serves as a driver has it: in a process that was made for it, with a `Host`."""
+
+    module = "main.py"
+    source = worker_functions.PYTHON
+    suffix = ".py"
+    confine = "pass"
+    """A line of Python, run in each new handler."""
+    defect = ""
+    """A line of Python, run in the supervisor before it serves."""
+
+    def argv(self, listener: int) -> list[str]:
+        os.chmod(self.directory, 0o755)
+        os.chmod(self.scratch, 0o777)
+        code = _SERVE.format(
+            house=str(WORKER.parents[1]),
+            directory=self.directory,
+            confine=self.confine,
+            defect=self.defect,
+            fd=listener,
+            lifeline=self.lifeline,
+        )
+        return [sys.executable, "-I", "-S", "-c", code]
+
+    def count_text(self, name: str, value: int) -> str:
+        return f"{value:09}"
+
+
+class PythonProgram(PythonWorker):
+    """Serves as a program of its own."""
+
+    def argv(self, listener: int) -> list[str]:
+        return [*self.command(), f"--listen=fd:{listener}"]
+
+    def command(self) -> list[str]:
+        return [
+            sys.executable,
+            "-I",
+            "-S",
+            str(WORKER),
+            "--concurrency=3",
+            f"--code-dir={self.directory}/pushed/code",
+            f"--scratch={self.scratch}",
+        ]
 
 
 def children(pid: int) -> list[int]:
@@ -259,18 +226,14 @@ def children(pid: int) -> list[int]:
     return []
 
 
-def package(**modules: str) -> bytes:
-    """A ZIP file of modules; ``__`` in a name stands for a slash."""
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w") as archive:
-        for name, text in modules.items():
-            archive.writestr(name.replace("__", "/") + ".py", textwrap.dedent(text))
-    return buffer.getvalue()
+def is_dead(pid: int) -> bool:
+    """Whether a process has ended; who buries it may take their time."""
+    try:
+        return state(pid) in "ZX"
+    except (FileNotFoundError, ProcessLookupError):
+        return True
 
 
-def processes_with(mark: str) -> Iterator[int]:
-    """Processes whose command line has the mark."""
-    for path in pathlib.Path("/proc").glob("[0-9]*/cmdline"):
-        with contextlib.suppress(OSError):
-            if mark.encode() in path.read_bytes():
-                yield int(path.parts[2])
+def state(pid: int) -> str:
+    """R, S, D, Z ... of a process."""
+    return pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2][0]

@@ -3,7 +3,6 @@
 //
 // The supervisor starts it, tells it over the channel what to import, and then sends calls.
 
-const { writeFileSync } = require('fs');
 const { Socket } = require('net');
 
 const frames = require('../frames');
@@ -99,7 +98,7 @@ class Handler {
     const duration = (performance.now() - this._startedAt) / 1000;
     if (!(error instanceof entry.Failure)) this._output.write(Buffer.from(entry.trace(error)));
     const { text, reason, message } = entry.explain(error, sequence === frames.IMPORTING);
-    const result = Buffer.from(JSON.stringify(text));
+    const result = frames.explanation(text);
     this._report(sequence, frames.FAILURE, { result, reason, message, duration, flags });
   }
 
@@ -130,8 +129,6 @@ function leave() {
 }
 
 function main() {
-  // The kernel shall kill this process, not the supervisor, when the worker's memory is used up.
-  writeFileSync('/proc/self/oom_score_adj', '1000');
   const channel = new Socket({ fd: CHANNEL, readable: true, writable: true });
   const output = new Output();
   output.install();

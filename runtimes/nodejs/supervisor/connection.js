@@ -73,7 +73,7 @@ class Connection {
 
   _parse(data) {
     const end = data.indexOf(END_OF_HEAD);
-    if (end > http.MAX_HEAD || (end < 0 && data.length > http.MAX_HEAD)) {
+    if (end + END_OF_HEAD.length > http.MAX_HEAD || (end < 0 && data.length >= http.MAX_HEAD)) {
       this.refuse(400, `the head of the request is longer than ${http.MAX_HEAD} bytes`);
       return;
     }

@@ -11,6 +11,9 @@ const { Log } = require('./log');
 const { MARK } = require('./tree');
 const verdicts = require('./verdicts');
 
+// Node.js cannot put both streams of a child on one pipe, which keeps their order; a shell can. And when the
+// worker's memory is used up the kernel shall kill a handler, also one that only starts, not the supervisor.
+const SHELL = 'echo 1000 >/proc/self/oom_score_adj; exec "$@" 2>&1';
 const PROGRAM = path.join(__dirname, '..', 'handler', 'main.js');
 const HEAP_SHARE = 0.75; // of the worker's memory; the rest is code, buffers and the other processes
 const MIB = 1024 * 1024;
@@ -20,7 +23,7 @@ const DRAIN = 512 * 1024;
 // Time for a handler whose channel is closed to turn out to be dead, which is what that mostly means; ms.
 const SEVERED = 1000;
 // Bytes of a report beyond the largest result: a failure's text may be longer.
-const SLACK = frames.MAX_MESSAGE + 128 * 1024;
+const SLACK = frames.MAX_MESSAGE + frames.MAX_EXPLANATION;
 const LONGEST = 2 ** 31 - 1; // ms that a timer of Node.js can take
 
 const State = { BLANK: 0, IMPORTING: 1, IDLE: 2, BUSY: 3, DYING: 4 }; // dying: killed or dead, not reaped yet
@@ -78,6 +81,11 @@ class Handler {
   /** Whether it waits for a revision. */
   get isBlank() {
     return this.state === State.BLANK && !this._severed;
+  }
+
+  /** Whether it was killed, or has died, and is not reaped yet. */
+  get isDying() {
+    return this.state === State.DYING;
   }
 
   /** Whether it still imports and no call waits for that. */
@@ -280,7 +288,7 @@ class Handler {
     this.state = State.DYING;
     clearTimeout(this._timer);
     if (this.exited) return;
-    this._pool.tree.kill(this);
+    this._pool.kill(this);
     this.drain();
   }
 
@@ -300,8 +308,7 @@ class Handler {
 }
 
 function start(host, env) {
-  // Node.js cannot put both streams of a child on one pipe, which keeps their order; a shell can.
-  const command = ['-c', 'exec "$@" 2>&1', 'sh', process.execPath, ...flags(host.memory), PROGRAM];
+  const command = ['-c', SHELL, 'sh', process.execPath, ...flags(host.memory), PROGRAM];
   return childProcess.spawn('/bin/sh', command, {
     cwd: host.scratch,
     detached: true, // a session of its own, which `tree` counts on

@@ -8,6 +8,8 @@ const OPTIONS = {
   concurrency: { type: 'string', default: '3' },
   'code-dir': { type: 'string', default: '/function/code' },
   scratch: { type: 'string', default: '/tmp' },
+  entry: { type: 'string', default: process.env.FUNCPLAT_ENTRY ?? '' },
+  function: { type: 'string', default: '/code' },
   user: { type: 'string' },
   memory: { type: 'string' },
   lifeline: { type: 'string' },
@@ -22,6 +24,8 @@ const HELP = `A function server for Node.js.
   --concurrency N       executions at once, where /load does not say (3)
   --code-dir PATH       where a pushed package is unpacked (/function/code); its parent takes the upload
   --scratch PATH        working directory of functions (/tmp)
+  --entry ENTRY         of the function that the worker carries, as an image of a user does ($FUNCPLAT_ENTRY)
+  --function PATH       directory of that function (/code)
   --user UID:GID        run functions as this user; needs root
   --memory BYTES        memory of the whole worker: bounds the heap of each handler to three quarters of it
   --lifeline N          a descriptor, pipe or socket: when its other end closes, the worker ends
@@ -52,6 +56,7 @@ function parse(args) {
     concurrency,
     codeDir: values['code-dir'],
     scratch: values.scratch,
+    carried: values.entry === '' ? null : { entry: values.entry, path: values.function },
     user: uid === undefined ? {} : { uid: Number(uid), gid: Number(gid) },
     memory: number(values, 'memory'), // bytes
     lifeline: number(values, 'lifeline'), // descriptor

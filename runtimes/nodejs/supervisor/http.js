@@ -1,10 +1,11 @@
 'use strict';
 // The subset of HTTP/1.1 that workers speak; see the page "The worker protocol".
 
-const MAX_HEAD = 8 * 1024; // bytes of request line and headers
+const MAX_HEAD = 8 * 1024; // bytes of request line and headers, with the empty line after them
 const MAX_INPUT = 16 * 1024 * 1024; // bytes of an /invoke body
 const MAX_LOAD = 64 * 1024 * 1024 + 1024 * 1024; // bytes of a /load body: a package and the line before it
 const MAX_QUOTED = 6 * 1024; // bytes of an x-message, so that the head of an answer stays below MAX_HEAD
+const LONGEST_QUOTED = 12; // bytes of a character: four escapes
 
 const PHRASES = {
   200: 'OK',
@@ -82,13 +83,19 @@ function executed(outcome, log, duration) {
 
 /** Percent-encoded UTF-8, cut to MAX_QUOTED: printable ASCII stays, except the percent sign. */
 function quote(text) {
-  const quoted = Buffer.from(text, 'utf8')
+  let characters = Array.from(text.slice(0, MAX_QUOTED));
+  for (;;) {
+    const quoted = escaped(characters.join(''));
+    if (quoted.length <= MAX_QUOTED) return quoted;
+    // By characters, so that what is left is UTF-8.
+    characters = characters.slice(0, -Math.ceil((quoted.length - MAX_QUOTED) / LONGEST_QUOTED));
+  }
+}
+
+function escaped(text) {
+  return Buffer.from(text, 'utf8')
     .toString('latin1')
     .replace(/[^!-$&-~ ]/g, (byte) => `%${byte.charCodeAt(0).toString(16).toUpperCase().padStart(2, '0')}`);
-  if (quoted.length <= MAX_QUOTED) return quoted;
-  const cut = quoted.slice(0, MAX_QUOTED);
-  const end = cut.indexOf('%', MAX_QUOTED - 2); // of an escape that lost its end
-  return end >= 0 ? cut.slice(0, end) : cut;
 }
 
 module.exports = { BadRequest, MAX_HEAD, MAX_INPUT, MAX_LOAD, answer, executed, parse, quote };

@@ -1,17 +1,18 @@
 'use strict';
 // What /load brings: the revision that a worker serves.
 
-const MAX_LINE = 1024 * 1024; // bytes of the line of JSON before the package
+const MAX_LINE = 1024 * 1024; // bytes of the line of JSON before the package, with its line feed
 const MAX_CONCURRENCY = 1024;
 
 /** The body of /load cannot be used. */
 class LoadError extends Error {}
 
 /**
- * Parse the first line of /load (a Buffer): {secret, revision}. `concurrency` is for a line that has none.
- * Throws LoadError. Handlers get parts of the revision: the secret is none of it.
+ * Parse the first line of /load (a Buffer): {secret, revision}. `concurrency` is for a line that has none,
+ * `carried` ({entry, path} or null) for one whose entry is null. Throws LoadError. Handlers get parts of the
+ * revision: the secret is none of it.
  */
-function parseLine(line, concurrency) {
+function parseLine(line, concurrency, carried) {
   let fields;
   try {
     fields = JSON.parse(new TextDecoder('utf-8', { fatal: true }).decode(line));
@@ -19,6 +20,7 @@ function parseLine(line, concurrency) {
     throw new LoadError(`the first line is not JSON: ${error.message}`);
   }
   if (!isObject(fields)) throw new LoadError('the first line is not a JSON object');
+  if (fields.entry === null) Object.assign(fields, carriedBy(fields, carried));
   const take = (name, valid, otherwise) => field(fields, name, valid, otherwise);
   const labels = take('labels', isObject, {});
   return {
@@ -35,6 +37,14 @@ function parseLine(line, concurrency) {
       functionVersion: labels.function_version ?? null,
     },
   };
+}
+
+function carriedBy(fields, carried) {
+  if ((fields.path ?? null) !== null) throw new LoadError('there is a path and no entry');
+  if (carried === null) {
+    throw new LoadError('this worker carries no function: what it was made of names no entry of one');
+  }
+  return carried;
 }
 
 function field(fields, name, valid, otherwise) {

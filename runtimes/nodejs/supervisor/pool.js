@@ -13,6 +13,7 @@ const verdicts = require('./verdicts');
 // blamed on.
 const SAMPLE = 50;
 const SWEEP = 10; // ms before another try to kill what did not die at once
+const CLEARING = 1000; // ms at most that calls wait for a killed handler and what it left to be gone
 
 /** Keeps at most `concurrency` handlers; makes one only when a call finds none idle. */
 class Pool {
@@ -29,6 +30,8 @@ class Pool {
     this._pidsHits = counters.pidsHits(surroundings.pidsHits);
     this._sampled = { at: -Infinity, oomKills: 0, pidsHits: 0 };
     this._sweeper = null;
+    this._clear = true; // nothing of a killed handler is left
+    this._clearBy = 0; // when that is assumed, in ms
     this._spawned = 0; // handlers so far
     // No other worker's, also where one sees the processes of several pid namespaces.
     this._name = `${process.pid}-${Math.floor(performance.timeOrigin)}`;
@@ -103,13 +106,21 @@ class Pool {
     if (this.revision !== null) this._importFailure = { outcome, log };
   }
 
+  /** Kill a handler with all that it started. */
+  kill(handler) {
+    this._clear = false;
+    this._clearBy = performance.now() + CLEARING;
+    this.tree.kill(handler);
+    this._sweepLater();
+  }
+
   /** A handler is dead and reaped. */
   gone(handler) {
     this._handlers.delete(handler.pid);
     if (this._blank === handler) this._blank = null;
     this.tree.ended(handler);
+    this._clearBy = performance.now() + CLEARING;
     this._sweep();
-    if (this._waiting.length) this._place(this._waiting.shift());
   }
 
   /** Remember what the kernel has counted so far, unless it was asked just now. */
@@ -138,8 +149,8 @@ class Pool {
     }
     const importing = [...this._handlers.values()].find((each) => each.takesFirstCall);
     if (importing !== undefined) importing.call = call;
-    else if (this._handlers.size < this.revision.concurrency) this._spawnFor(call);
-    else this._waiting.push(call); // one of them is dying
+    else if (this._clear && this._handlers.size < this.revision.concurrency) this._spawnFor(call);
+    else this._waiting.push(call); // one of them is dying, or what it left still counts as processes
   }
 
   _spawnFor(call) {
@@ -160,9 +171,18 @@ class Pool {
     return handler;
   }
 
+  _sweepLater() {
+    clearTimeout(this._sweeper);
+    this._sweeper = setTimeout(() => this._sweep(), SWEEP);
+  }
+
   _sweep() {
     clearTimeout(this._sweeper);
-    if (!this.tree.sweep()) this._sweeper = setTimeout(() => this._sweep(), SWEEP);
+    const swept = this.tree.sweep();
+    const dying = [...this._handlers.values()].some((each) => each.isDying);
+    this._clear = (swept && !dying && this.tree.isBuried) || performance.now() > this._clearBy;
+    if (!swept || !this._clear) this._sweepLater();
+    if (this._clear) this._waiting.splice(0).forEach((call) => this._place(call));
   }
 }
 

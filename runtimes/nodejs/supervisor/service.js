@@ -95,7 +95,7 @@ class Service {
     const [method, target] = line.split(' ');
     const mark = target.indexOf('?');
     const [place, query] = mark < 0 ? [target, ''] : [target.slice(0, mark), target.slice(mark + 1)];
-    if (!METHODS.has(place)) return http.answer(404, 'no such path');
+    if (!METHODS.has(place) || (query && place !== '/log')) return http.answer(404, 'no such path');
     if (METHODS.get(place) !== method) return http.answer(405, 'wrong method');
     if (place === '/ready') return this._ready();
     const refusal = this._judge(connection, headers);
@@ -208,7 +208,7 @@ class Service {
 
   async _take(upload) {
     const line = firstLine(upload);
-    const parsed = load.parseLine(line, this._host.concurrency);
+    const parsed = load.parseLine(line, this._host.concurrency, this._host.carried);
     const start = line.length + 1;
     const given = parsed.revision.path;
     if (given === null) {
@@ -225,7 +225,7 @@ class Service {
 }
 
 function firstLine(upload) {
-  const data = upload.read(0, load.MAX_LINE + 1);
+  const data = upload.read(0, load.MAX_LINE);
   const end = data.indexOf('\n');
   if (end < 0) throw new load.LoadError(`the first line is longer than ${load.MAX_LINE} bytes or has no end`);
   return data.subarray(0, end);

@@ -31,7 +31,8 @@ function listen(address, service) {
   if (address.path !== undefined) fs.rmSync(address.path, { force: true }); // left over
   // A client that closes its sending side is cut off, by the connection.
   const server = net.createServer({ allowHalfOpen: true, noDelay: true }, (socket) => service.accept(socket));
-  server.listen({ ...address, backlog: 128 });
+  // A socket of its own: who may connect is said by the directory that it is in, as drivers make it.
+  server.listen({ ...address, backlog: 128, readableAll: true, writableAll: true });
 }
 
 function watch(descriptor, end) {

@@ -57,6 +57,14 @@ class Tree {
     return clean;
   }
 
+  /** Whether at the last look whoever has to had waited for all that has ended; till then it counts. */
+  get isBuried() {
+    return !this._orphans().some((pid) => {
+      const { parent, state } = this._processes.get(pid);
+      return state === 'Z' && parent !== process.pid && this._isOurs(pid);
+    });
+  }
+
   /**
    * Stop all processes that `find` finds until it finds no new ones, then kill them: what is stopped cannot
    * fork.

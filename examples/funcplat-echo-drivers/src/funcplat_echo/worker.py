@@ -125,7 +125,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
             headers = {"x-status": "success", "x-duration": f"{min(seconds, timeout):.3f}"}
             if seconds > timeout:
                 body = b'"Function execution timeout."'
-                headers |= {"x-status": "failed", "x-reason": "timeout"}
+                headers |= {"x-status": "failed", "x-reason": "timeout", "x-message": "It was too slow."}
             return self.answer(200, body + log, {**headers, "x-result-length": str(len(body))})
 
     def answer(self, status: int, body: bytes = b"", headers: dict[str, str] | None = None) -> None:
