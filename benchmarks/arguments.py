@@ -7,7 +7,7 @@ import dataclasses
 import pathlib
 from collections.abc import Sequence
 
-SECTIONS = ("warm", "cold", "memory", "list", "create", "queue")
+SECTIONS = ("warm", "cold", "memory", "list", "create", "queue", "docker")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -12,7 +12,7 @@ def python() -> pathlib.Path:
     """The interpreter of the environment, which is made where it is missing or old.  Exits where it fails."""
     wanted = environments.Environment(
         environments.ROOT / ".venv-bench",
-        ("--editable", ".[bench]"),
+        ("--editable", ".[bench,test]"),  # test: the servers of the tests, of which the Engine is one
         (environments.ROOT / "setup.cfg", environments.ROOT / "pyproject.toml"),
     )
     if not wanted.ready():

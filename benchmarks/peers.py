@@ -78,10 +78,11 @@ class Api:
 class Platform:
     """A server of the platform on a state directory of its own."""
 
-    def __init__(self, directory: pathlib.Path) -> None:
+    def __init__(self, directory: pathlib.Path, configuration: str = "") -> None:
+        """``configuration``: what it has beside `CONFIGURATION`."""
         self.directory = directory
         self._config = directory / "funcplat.conf"
-        self._config.write_text(CONFIGURATION)
+        self._config.write_text(CONFIGURATION + configuration)
         self._state = directory / "state"
         self.port = _free_port()
         self.token = self._new_token("bench", "admin")
@@ -92,7 +93,7 @@ class Platform:
         )
         _wait(self._process, self.port, "/readyz", directory / "server.log")
         self.api = Api(self.port, self.token)
-        self.runtime_id = self._new_runtime()
+        self.runtime_id = self.new_runtime("python3")
         self._package = packages.of_file(HERE / "function.py")
 
     @property
@@ -106,9 +107,16 @@ class Platform:
         done = subprocess.run(command, capture_output=True, text=True, check=True)
         return done.stdout.split()[0]
 
-    def new_request(self, cpu: int, sync: bool = True) -> load.Request:
+    @property
+    def owner(self) -> str:
+        """The id of its installation."""
+        with contextlib.closing(self._database()) as connection:
+            return str(connection.execute("SELECT id FROM installation").fetchone()[0])
+
+    def new_request(self, cpu: int, sync: bool = True, runtime_id: str | None = None) -> load.Request:
         """A new function, called once, and the request that calls it."""
-        function_id = self.api.create_function(self.runtime_id, self._package, "function.hello", cpu=cpu)
+        runtime_id = runtime_id or self.runtime_id
+        function_id = self.api.create_function(runtime_id, self._package, "function.hello", cpu=cpu)
         assert self.api.run(function_id) == "Hello, World!"
         return self.request(function_id, sync)
 
@@ -124,10 +132,12 @@ class Platform:
 
     def executions(self, where: str = "TRUE") -> int:
         """Records of executions in the database, as a reader of its own sees them."""
-        path = f"file:{self._state / 'funcplat.sqlite'}?mode=ro"
-        with contextlib.closing(sqlite3.connect(path, uri=True, timeout=30)) as connection:
+        with contextlib.closing(self._database()) as connection:
             # The condition is the benchmark's own text.
             return int(connection.execute(f"SELECT count(*) FROM executions WHERE {where}").fetchone()[0])
+
+    def _database(self) -> sqlite3.Connection:
+        return sqlite3.connect(f"file:{self._state / 'funcplat.sqlite'}?mode=ro", uri=True, timeout=30)
 
     def stop(self) -> None:
         _stop(self._process)
@@ -135,8 +145,10 @@ class Platform:
     def _options(self) -> list[str]:
         return ["--config-file", str(self._config), "--state-dir", str(self._state)]
 
-    def _new_runtime(self) -> str:
-        runtime = self.api.call("POST", "/v1/runtimes", {"image": "python3"})
+    def new_runtime(self, image: str, orchestrator: str = "process") -> str:
+        """The id of a new runtime that is available."""
+        wanted = {"image": image, "orchestrator": orchestrator}
+        runtime = self.api.call("POST", "/v1/runtimes", wanted)
         until = time.monotonic() + START_DEADLINE
         while runtime["status"] != "available":
             assert time.monotonic() < until, runtime

@@ -12,7 +12,19 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 
-from benchmarks import arguments, catalogue, cold, enqueue, load, machine, memory, peers, report, warm
+from benchmarks import (
+    arguments,
+    catalogue,
+    cold,
+    containers,
+    enqueue,
+    load,
+    machine,
+    memory,
+    peers,
+    report,
+    warm,
+)
 
 
 def main() -> None:
@@ -55,6 +67,7 @@ def _measured(options: arguments.Options) -> Iterator[report.Section]:
             "queue": lambda: enqueue.measure(ours, options),
             "create": lambda: catalogue.measure_create(ours),
             "list": lambda: catalogue.measure_list(ours, ours.other_token, options),
+            "docker": lambda: containers.measure(directory, options),
         }
         for name, step in steps.items():
             if name in options.only:

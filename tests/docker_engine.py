@@ -5,26 +5,31 @@ from __future__ import annotations
 import contextlib
 import functools
 import hashlib
+import io
 import json
 import os
 import pathlib
 import shutil
 import signal
 import subprocess
+import tarfile
 import tempfile
 import unittest
-from collections.abc import Iterator
+import uuid
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import docker
 import fixtures
 from oslo_config import cfg
 
-from funcplat.drivers.docker import building, driver, engine, options
-from tests import docker_images, services
+from funcplat.drivers.docker import building, driver, engine, images, options, pulls
+from tests import docker_images, environments, services
+from tests.integration import nodejs_harness
 from tests.services import dockerd, processes, web
 
 BASE = "funcplat-test/base:1"
+NODE_BASE = "funcplat-test/node:1"
 PYTHON = "funcplat-test/python:1"
 
 
@@ -33,26 +38,92 @@ def url() -> str:
     return str(services.use("dockerd").settings["docker_host"])
 
 
-@functools.cache  # an image is made once for the tests of a process, which share the Engine
 def python_image(at: str) -> str:
     """A Python runtime in the Engine at a URL."""
+    return _runtime_image(at, "python")
+
+
+def node_image(at: str) -> str:
+    """A Node.js runtime; skips where there is no Node.js."""
+    return _runtime_image(at, "nodejs")
+
+
+@functools.cache  # an image is made once for the tests of a process, which share the Engine
+def _runtime_image(at: str, language: str) -> str:
     with client(at) as engine_:
-        contents = hashlib.sha256(building.context("python").getvalue()).hexdigest()[:12]
-        tag = f"{PYTHON.partition(':')[0]}:{contents}"
+        contents = hashlib.sha256(building.context(language).getvalue()).hexdigest()[:12]
+        tag = f"funcplat-test/{language}:{contents}"
         if not engine_.images(name=tag):
-            base_image(at)
-            building.build(made_engine(at), "python", BASE, tag, lambda text: None)
+            build(at, language, base_of(at, language), tag)
     return tag
+
+
+def base_of(at: str, language: str) -> str:
+    """An image that a runtime of a language can be built on."""
+    return base_image(at) if language == "python" else node_base_image(at)
+
+
+def build(at: str, language: str, base: str, tag: str, cached: bool = True) -> str:
+    """Build a runtime's image in the Engine at a URL; its id."""
+    settings = options.settings(group(url=at))
+    made = engine.Engine(settings)
+    having = images.Images(made, pulls.Pulls(made, settings))
+    with contextlib.closing(made):
+        return building.build(made, having, language, base, tag, lambda text: None, cached)
 
 
 @functools.cache
 def base_image(at: str) -> str:
     """An image with Python and busybox, and nothing of the platform."""
+    return _imported(at, BASE, docker_images.python_base())
+
+
+@functools.cache
+def node_base_image(at: str) -> str:
+    """An image with Node.js and busybox."""
+    node = nodejs_harness.node()
+    if node is None:
+        raise unittest.SkipTest("node is not installed; Debian has it in nodejs")
+    return _imported(at, NODE_BASE, docker_images.node_base(node))
+
+
+def _imported(at: str, image: str, archive: pathlib.Path) -> str:
     with client(at) as engine_:
-        if not engine_.images(name=BASE):
-            name, _, tag = BASE.partition(":")
-            engine_.import_image_from_file(str(docker_images.python_base()), repository=name, tag=tag)
-    return BASE
+        if not engine_.images(name=image):
+            name, _, tag = image.partition(":")
+            engine_.import_image_from_file(str(archive), repository=name, tag=tag)
+    return image
+
+
+def user_image(at: str, tag: str, files: Mapping[str, str], base: str) -> str:
+    """The id of an image that a user builds of a Dockerfile and other files, which all may read."""
+    context = io.BytesIO()
+    with tarfile.open(fileobj=context, mode="w") as tar:
+        for name, text in files.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(text.encode())
+            tar.addfile(info, io.BytesIO(text.encode()))
+    context.seek(0)
+    with client(at) as engine_:
+        arguments = {"fileobj": context, "custom_context": True, "rm": True, "forcerm": True, "decode": True}
+        said = list(engine_.build(**arguments, tag=tag, buildargs={"BASE": base}, network_mode="none"))
+        errors = [each["error"] for each in said if "error" in each]
+        assert not errors, errors
+        return str(engine_.inspect_image(tag)["Id"])
+
+
+def example_image(at: str, name: str, base: str) -> str:
+    """The name of an image of ``examples/images``, built on a base."""
+    directory = environments.ROOT / "examples" / "images" / name
+    tag = f"funcplat-test/{name}:{uuid.uuid4().hex}"
+    user_image(at, tag, {path.name: path.read_text() for path in directory.iterdir()}, base)
+    return tag
+
+
+def remove_image(at: str, name: str) -> None:
+    """Remove an image's name, and the image where it has no other.  Unknown: returns."""
+    with client(at) as engine_, contextlib.suppress(docker.errors.ImageNotFound):
+        engine_.remove_image(name, force=True)
 
 
 @contextlib.contextmanager
@@ -62,10 +133,6 @@ def client(at: str) -> Iterator[docker.APIClient]:
         yield found
     finally:
         found.close()
-
-
-def made_engine(at: str) -> engine.Engine:
-    return engine.Engine(options.settings(group(url=at)))
 
 
 def group(**values: Any) -> cfg.ConfigOpts.GroupAttr:

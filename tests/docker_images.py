@@ -1,8 +1,9 @@
-"""Images for tests, of what this machine has: its Python interpreter and busybox.  No registry is asked."""
+"""Images for tests, of what this machine has: Python, Node.js and busybox.  No registry is asked."""
 
 from __future__ import annotations
 
 import fcntl
+import functools
 import hashlib
 import io
 import os
@@ -14,51 +15,72 @@ import sys
 import sysconfig
 import tarfile
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 CACHE = pathlib.Path(tempfile.gettempdir() if os.geteuid() else "/var/tmp") / "funcplat-test-images"
 LEFT_OUT = {
     "__pycache__", "distutils", "ensurepip", "idlelib", "lib2to3", "site-packages", "dist-packages", "test",
     "tests", "tkinter", "turtledemo",
 }  # fmt: skip
-APPLETS = ("sh", "sleep", "id", "ls", "cat", "true", "false", "dd")
 
 
 def python_base() -> pathlib.Path:
     """A tar file of a root file system with this interpreter, made once for each version of it."""
-    digest = hashlib.sha256(pathlib.Path(__file__).read_bytes() + platform.python_version().encode())
+    return _kept("python", platform.python_version(), _write_python)
+
+
+def node_base(node: str) -> pathlib.Path:
+    """The same with Node.js: ``node`` is its program."""
+    version = subprocess.run([node, "--version"], capture_output=True, text=True, check=True).stdout
+    return _kept("node", version, functools.partial(_write_node, pathlib.Path(node).resolve()))
+
+
+def _kept(name: str, version: str, write: Callable[[tarfile.TarFile], None]) -> pathlib.Path:
+    digest = hashlib.sha256(pathlib.Path(__file__).read_bytes() + version.encode()).hexdigest()
     CACHE.mkdir(mode=0o700, exist_ok=True)
-    path = CACHE / f"python-{digest.hexdigest()[:16]}.tar"
+    path = CACHE / f"{name}-{digest[:16]}.tar"
     with (CACHE / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not path.exists():
             unfinished = path.with_suffix(".new")
-            _write(unfinished)
+            with tarfile.open(unfinished, "w") as tar:
+                _write_system(tar)
+                write(tar)
             unfinished.rename(path)
     return path
 
 
-def _write(path: pathlib.Path) -> None:
+def _write_system(tar: tarfile.TarFile) -> None:
+    """What both have: a shell and its like."""
     busybox = pathlib.Path("/usr/bin/busybox" if os.path.exists("/usr/bin/busybox") else "/bin/busybox")
+    for name in ("bin", "etc", "tmp", "usr", "usr/local", "usr/local/bin", "usr/local/lib"):
+        _add_directory(tar, name)
+    _add(tar, busybox, "bin/busybox")
+    applets = subprocess.run([busybox, "--list"], capture_output=True, text=True, check=True).stdout.split()
+    for applet in sorted(set(applets) - {"busybox"}):
+        _add_link(tar, f"bin/{applet}", "busybox")
+    _add_text(tar, "etc/passwd", "root:x:0:0::/:/bin/sh\n")
+    _add_text(tar, "etc/group", "root:x:0:\n")
+
+
+def _write_python(tar: tarfile.TarFile) -> None:
     version = f"python{sys.version_info.major}.{sys.version_info.minor}"
     interpreter = pathlib.Path(getattr(sys, "_base_executable", sys.executable)).resolve()
-    with tarfile.open(path, "w") as tar:
-        for name in ("bin", "etc", "tmp", "usr", "usr/local", "usr/local/bin", "usr/local/lib"):
-            _add_directory(tar, name)
-        _add(tar, busybox, "bin/busybox")
-        for applet in APPLETS:
-            _add_link(tar, f"bin/{applet}", "busybox")
-        _add(tar, interpreter, f"usr/local/bin/{version}")
-        _add_link(tar, "usr/local/bin/python3", version)
-        shared = [interpreter]
-        for source in _library(pathlib.Path(sysconfig.get_path("stdlib"))):
-            relative = source.relative_to(sysconfig.get_path("stdlib"))
-            _add(tar, source, f"usr/local/lib/{version}/{relative}")
-            shared += [source] if ".so" in source.name else []
-        for source, name in _needed(shared).items():
-            _add(tar, source, name)
-        _add_text(tar, "etc/passwd", "root:x:0:0::/:/bin/sh\n")
-        _add_text(tar, "etc/group", "root:x:0:\n")
+    _add(tar, interpreter, f"usr/local/bin/{version}")
+    _add_link(tar, "usr/local/bin/python3", version)
+    shared = [interpreter]
+    for source in _library(pathlib.Path(sysconfig.get_path("stdlib"))):
+        relative = source.relative_to(sysconfig.get_path("stdlib"))
+        _add(tar, source, f"usr/local/lib/{version}/{relative}")
+        shared += [source] if ".so" in source.name else []
+    for source, name in _needed(shared).items():
+        _add(tar, source, name)
+
+
+def _write_node(node: pathlib.Path, tar: tarfile.TarFile) -> None:
+    _add(tar, node, "usr/local/bin/node")
+    for source, name in _needed([node]).items():
+        _add(tar, source, name)
 
 
 def _library(directory: pathlib.Path) -> Iterator[pathlib.Path]:

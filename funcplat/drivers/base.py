@@ -104,8 +104,8 @@ class WorkerSpec:
     carries_function: bool = False  # the image is a user's, and holds the function; no pool is kept of it
     trusted: bool = True  # of the runtime; an untrusted one may get stronger isolation
     labels: Mapping[str, str] = dataclasses.field(default_factory=dict)  # function, revision, project
-    environment: Mapping[str, str] = dataclasses.field(default_factory=dict)  # for run_image; workers get theirs
-    # with the code
+    environment: Mapping[str, str] = dataclasses.field(default_factory=dict)  # for run_image; a worker gets
+    # that of its function with the code
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -15,13 +15,13 @@ import pathlib
 import re
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 
 HOUSE = str(pathlib.Path(__file__).resolve().parent)
 sys.path.insert(0, HOUSE)
 
 from funcplat.worker import __main__ as program  # noqa: E402
-from funcplat.worker import host, supervisor  # noqa: E402
+from funcplat.worker import host, load, supervisor  # noqa: E402
 
 BLOCKED = (signal.SIGTERM, signal.SIGINT)
 GROUPS = pathlib.Path("/sys/fs/cgroup")
@@ -35,6 +35,12 @@ def main(arguments: list[str]) -> None:
     parser = argparse.ArgumentParser(prog="serve", description="A Python worker in a container.")
     parser.add_argument("--listen", help="unix:/path or tcp:address:port")
     parser.add_argument("--concurrency", type=int, default=3, help="executions at once, unless /load says")
+    parser.add_argument(
+        "--entry",
+        default=os.environ.get("FUNCPLAT_ENTRY") or None,
+        help="of the function that the image carries in --function; else $FUNCPLAT_ENTRY",
+    )
+    parser.add_argument("--function", default="/code", help="directory of the function that it carries")
     parser.add_argument("--code-dir", default=host.CODE_DIR, help="where a pushed package is unpacked")
     parser.add_argument("--scratch", default=host.SCRATCH, help="working directory of functions")
     parser.add_argument("--compile", action="store_true", help="compile all modules and end")
@@ -60,6 +66,7 @@ def serve(options: argparse.Namespace) -> None:
             confine=unblock,
             oom_kills=counter("oom_kill", "memory/memory.oom_control", "memory.events"),
             pids_hits=counter("max", "pids/pids.events", "pids.events"),
+            carried=load.Carried(options.entry, options.function) if options.entry else None,
             code_dir=options.code_dir,
             scratch=options.scratch,
         )
@@ -89,15 +96,33 @@ def count_in(path: pathlib.Path, key: str) -> int | None:
 
 
 def compile_modules() -> None:
-    """Compile the standard library and the worker, for an image that is read-only when it runs."""
+    """Compile the standard library and the worker, for an image that is read-only when it runs.
+
+    What is written, times included, depends on nothing but the sources, so that who builds the image again
+    gets the same layers.
+    """
     import compileall
     import py_compile
     import sysconfig
 
-    # Not by time: the compiled files then depend on nothing but their sources, and are not checked later.
+    roots = (sysconfig.get_path("stdlib"), HOUSE)
+    times = {directory: directory.stat().st_mtime_ns for directory in directories(roots)}
+    # Not by time: the compiled files are not checked later.
     mode = py_compile.PycInvalidationMode.UNCHECKED_HASH
-    for directory in (sysconfig.get_path("stdlib"), HOUSE):
-        compileall.compile_dir(directory, maxlevels=20, quiet=2, rx=SELDOM, invalidation_mode=mode)
+    for root in roots:
+        compileall.compile_dir(root, maxlevels=20, quiet=2, rx=SELDOM, invalidation_mode=mode)
+    for directory in directories(roots):
+        if directory.name == "__pycache__":
+            for path in (*directory.iterdir(), directory):
+                os.utime(path, (0, 0))
+        else:
+            os.utime(directory, ns=(0, times[directory]))
+
+
+def directories(roots: Iterable[str]) -> Iterator[pathlib.Path]:
+    for root in roots:
+        for directory, _names, _files in os.walk(root):
+            yield pathlib.Path(directory)
 
 
 if __name__ == "__main__":

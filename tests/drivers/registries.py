@@ -267,7 +267,8 @@ class TokenServer(Server):
                 return Reply(401, body=b'{"details": "incorrect username or password"}')
             known = given is not None
         token = self.token(scopes if known else [])
-        return Reply(body=json.dumps({"token": token, "expires_in": self.life}).encode())
+        name = "access_token" if seen.method == "POST" else "token"  # OAuth2, and what was before it
+        return Reply(body=json.dumps({name: token, "expires_in": self.life}).encode())
 
     def token(self, scopes: list[str]) -> str:
         access = []

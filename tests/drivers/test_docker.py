@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import concurrent.futures
+import threading
+import time
 from collections.abc import Collection
 from typing import Any
 
@@ -37,6 +40,63 @@ class DockerDriverTest(orchestrator.OrchestratorDriverTests, testtools.TestCase)
         found = [each for owner in self.owners for each in docker_engine.census(self.url, owner)]
         return found + [str(path) for path in self.directory.glob("*/docker/*/*")]
 
+    # -- pools --------------------------------------------------------------------------------------------
+
+    def waiting(self) -> list[dict[str, Any]]:
+        """Containers of the pool that run."""
+        with docker_engine.client(self.url) as engine_:
+            found = engine_.containers(filters={"label": f"funcplat.owner={self.owner}"})
+        return [each for each in found if ".p." in each["Names"][0]]
+
+    def test_a_start_from_the_pool_asks_the_engine_for_nothing_but_the_name(self) -> None:
+        self.driver.check_image(self.image, self.patience)
+        self.wait_for_pool()
+        self.assertEqual({}, self.listed())  # the reaper's look, by which the driver knows what waits
+        asked: list[str] = []
+        connected = self.driver._docker
+        call = connected.call
+
+        def recorded(method: str, path: str, *arguments: Any, **more: Any) -> Any:
+            if threading.current_thread() is threading.main_thread():
+                asked.append(f"{method} {path.rpartition('/')[2]}")
+            return call(method, path, *arguments, **more)
+
+        connected.call = recorded
+        handle = self.start()
+        shared = self.can(base.Capability.CODE_PATH)
+        self.assertEqual(["POST rename", *([] if shared else ["GET json"])], asked)
+        self.assertIn(handle.worker_id, self.listed())
+
+    def wait_for_pool(self) -> None:
+        end = time.monotonic() + self.patience
+        while len(self.waiting()) < int(self.own.get("pool_size", 2)):
+            self.assertLess(time.monotonic(), end, "the pool is not filled")
+            time.sleep(0.05)
+
+    def test_containers_that_ended_while_they_waited_are_passed_over(self) -> None:
+        self.driver.check_image(self.image, self.patience)
+        self.wait_for_pool()
+        self.listed()
+        with docker_engine.client(self.url) as engine_:
+            for each in self.waiting():
+                engine_.kill(each["Id"])
+        self.start()
+
+    def test_one_container_is_taken_by_one_of_many(self) -> None:
+        other = self.open_driver(self.owner)
+        for each in (self.driver, other):
+            each.check_image(self.image, self.patience)
+        self.wait_for_pool()
+        specs = [self.spec() for _ in range(6)]
+        with concurrent.futures.ThreadPoolExecutor(6) as pool:
+            starts = [
+                pool.submit(each.start_worker, spec, self.patience)
+                for each, spec in zip([self.driver, other] * 3, specs, strict=True)
+            ]
+            handles = [start.result() for start in starts]
+        self.assertEqual(6, len({each.data["container"] for each in handles}))
+        self.assertEqual({spec.worker_id for spec in specs}, set(self.listed()))
+
     # -- image functions ------------------------------------------------------------------------------
 
     def run_shell(self, script: str, timeout: float = 20.0, **changes: Any) -> base.ImageRun:
@@ -62,6 +122,7 @@ class DockerDriverTest(orchestrator.OrchestratorDriverTests, testtools.TestCase)
     def test_much_output_of_an_image_function_is_cut(self) -> None:
         run = self.run_shell("dd if=/dev/zero bs=65536 count=100 2>/dev/null; echo ended >&2")
         self.assertEqual((0, 1 << 20), (run.exit_code, len(run.log)))
+        self.assertEqual(100 * 65536 + len("ended\n") - (1 << 20), run.log_dropped)
 
     def test_an_image_function_is_confined(self) -> None:
         run = self.run_shell(
@@ -71,12 +132,28 @@ class DockerDriverTest(orchestrator.OrchestratorDriverTests, testtools.TestCase)
         self.assertLessEqual({"64010", "lo", "y"}, set(lines), lines)
         self.assertIn("Read-only file system", run.log.decode())
 
-    def test_an_image_function_that_cannot_start_says_why(self) -> None:
+    def test_a_program_that_is_not_there_ends_as_in_a_shell(self) -> None:
         spec = self.spec(image=docker_engine.BASE)
-        error = self.assertRaises(
-            errors.DriverError, self.driver.run_image, spec, ["no-such-program"], 5.0, 20.0
-        )
-        self.assertIn("no-such-program", error.message)
+        run = self.driver.run_image(spec, ["no-such-program"], 5.0, 20.0)
+        self.assertEqual(127, run.exit_code)
+        self.assertIn(b"no-such-program", run.log)
+        self.assertEqual([], docker_engine.census(self.url, self.owner))
+
+    def test_an_image_function_leaves_no_zombies_to_its_program(self) -> None:
+        orphans = "for i in 1 2 3; do (sleep 0.1 & exit) ; done; sleep 0.5; cat /proc/[0-9]*/stat"
+        run = self.run_shell(orphans)
+        states = [line.rpartition(") ")[2][:1] for line in run.log.decode().splitlines()]
+        self.assertNotIn("Z", states)
+        self.assertGreater(len(states), 1)
+
+    def test_a_run_ends_with_its_driver(self) -> None:
+        with concurrent.futures.ThreadPoolExecutor(1) as pool:
+            running = pool.submit(self.run_shell, "sleep 600", timeout=100.0)
+            end = time.monotonic() + 30.0
+            while not docker_engine.census(self.url, self.owner) and time.monotonic() < end:
+                time.sleep(0.02)
+            self.driver.close()
+            self.assertIsInstance(running.exception(30.0), errors.DriverUnavailable)
         self.assertEqual([], docker_engine.census(self.url, self.owner))
 
 

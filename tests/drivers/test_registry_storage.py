@@ -8,8 +8,8 @@ from typing import Any, ClassVar
 
 import testtools
 
+from funcplat.registryauth import Credentials
 from funcplat.storage.registry import manifests
-from funcplat.storage.registry.credentials import Credentials
 from funcplat.storage.registry.driver import RegistryDriver
 from funcplat.testing.storage import StorageDriverTests
 from tests.drivers import registries

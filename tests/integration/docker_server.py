@@ -19,11 +19,14 @@ from tests.integration import server as servers
 class Server(servers.Server):
     """At its end workers that would live on are stopped, and nothing else may be there."""
 
-    def __init__(self, url: str, options: dict[str, Any], **more: dict[str, Any]) -> None:
+    def __init__(
+        self, url: str, options: dict[str, Any], auth: str = "tokens", **more: dict[str, Any]
+    ) -> None:
         """``options`` of the driver; ``more``: group -> option -> value."""
         self.url = url
         self._driver_options = {"url": url, "pool_size": 1, **options}
         super().__init__(
+            auth,
             orchestrator={"enabled": "process, docker", "default": "docker"},
             orchestrator_docker=self._driver_options,
             **more,

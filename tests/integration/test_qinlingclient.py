@@ -29,7 +29,7 @@ PRELUDE = """
 import io, json, sys, time
 from qinlingclient import client
 from qinlingclient.common import exceptions
-URL, WORD, PACKAGE, OTHER = sys.argv[1:5]
+URL, WORD, PACKAGE, IMAGE, REFUSAL, OTHER = sys.argv[1:7]
 
 def until(condition):
     for _ in range(1000):
@@ -52,8 +52,8 @@ qinling = client.Client("1", URL, session=session.Session(auth=noauth.NoAuth(end
                         service_type="function-engine")
 """
 RUNTIMES = """
-runtime = qinling.runtimes.create("python3", name=WORD, description="d")
-assert (runtime.status, runtime.image, runtime.is_public) == ("creating", "python3", True), runtime
+runtime = qinling.runtimes.create(IMAGE, name=WORD, description="d")
+assert (runtime.status, runtime.image, runtime.is_public) == ("creating", IMAGE, True), runtime
 until(lambda: qinling.runtimes.get(runtime.id).status == "available")
 assert runtime.id in [each.id for each in qinling.runtimes.list()]
 assert qinling.runtimes.find(name=WORD).id == runtime.id
@@ -149,8 +149,8 @@ assert "still in use" in fails(e.HTTPForbidden, qinling.runtimes.delete, runtime
 with open(PACKAGE, "rb") as file:
     code = {"source": "package", "md5sum": "0" * 32}
     assert "md5" in fails(e.HTTPBadRequest, qinling.functions.create, code, runtime=runtime.id, package=file)
-image = {"source": "image", "image": "x"}
-assert "not enabled" in fails(e.HTTPBadRequest, qinling.functions.create, image)
+image = {"source": "image", "image": "Not A Name"}
+assert REFUSAL in fails(e.HTTPBadRequest, qinling.functions.create, image)
 """
 # PERF: the program ``openstack``, whose imports take two seconds, imported once for all commands of a test.
 SHELL = """
@@ -174,6 +174,10 @@ qinling.runtimes.delete(runtime.id)
 
 class ClientTest(testtools.TestCase):
     auth = "noauth"
+    image = IMAGE
+    """Of a Python runtime."""
+    refusal = "needs an orchestrator driver that runs images"
+    """What is said of a function of an image that cannot be."""
 
     def setUp(self) -> None:
         super().setUp()
@@ -181,12 +185,15 @@ class ClientTest(testtools.TestCase):
         if not directory:
             self.skipTest(f"{VARIABLE} names no virtual environment with python-qinlingclient")
         self.venv = pathlib.Path(directory)
-        self.server = self.useFixture(Server(auth=self.auth))
+        self.server = self.useFixture(self.make_server())
         self.addOnException(lambda _: self.addDetail("server", content.text_content(self.server.tail())))
         self.package = self.server.home / "f.zip"
         self.package.write_bytes(package(HELLO))
         self.other = self.server.home / "other.zip"
         self.other.write_bytes(package("def main(**kwargs):\n    return 'other'\n"))
+
+    def make_server(self) -> Server:
+        return Server(auth=self.auth)
 
     def run_program(self, *argv: object, **environment: str) -> subprocess.CompletedProcess[str]:
         clean = {name: value for name, value in os.environ.items() if not name.startswith("OS_")}
@@ -203,8 +210,8 @@ class ClientTest(testtools.TestCase):
 
     def run_python(self, *parts: str, word: str = "word") -> None:
         script = PRELUDE + "".join(parts)
-        python = self.venv / "bin" / "python"
-        done = self.run_program(python, "-c", script, self.server.endpoint, word, self.package, self.other)
+        given = (self.server.endpoint, word, self.package, self.image, self.refusal, self.other)
+        done = self.run_program(self.venv / "bin" / "python", "-c", script, *given)
         self.assertEqual(0, done.returncode, done.stderr[-3000:])
 
 
@@ -301,7 +308,7 @@ class CommandTest(ClientTest):
         return json.loads(self.succeed(*words, "-f", "json"))
 
     def runtime(self) -> str:
-        made = self.server.admin.post("/v1/runtimes", {"image": IMAGE, "name": "python"}).json()
+        made = self.server.admin.post("/v1/runtimes", {"image": self.image, "name": "python"}).json()
         path = f"/v1/runtimes/{made['id']}"
         until(lambda: self.server.admin.get(path).json()["status"] == "available", "the runtime")
         return str(made["id"])
@@ -309,9 +316,11 @@ class CommandTest(ClientTest):
 
 class CommandTests(CommandTest):
     def test_runtimes(self) -> None:
-        made = self.parsed("runtime", "create", IMAGE, "--name", "mine", "--description", "d", "--untrusted")
+        made = self.parsed(
+            "runtime", "create", self.image, "--name", "mine", "--description", "d", "--untrusted"
+        )
         self.assertEqual(
-            (IMAGE, "mine", "d", True, False),
+            (self.image, "mine", "d", True, False),
             tuple(made[k] for k in ("image", "name", "description", "is_public", "trusted")),
         )
         until(
@@ -470,10 +479,10 @@ class CommandTests(CommandTest):
     def test_refusals_are_printed_as_the_server_says_them(self) -> None:
         self.runtime()
         for words, text in (
-            (["function", "create", "--image", "x", "--name", "i"], "not enabled"),
+            (["function", "create", "--image", "Not A Name", "--name", "i"], self.refusal),
             (
                 ["function", "create", "--container", "c", "--object", "o", "--runtime", "python"],
-                "not enabled",
+                "needs the storage driver",
             ),
             (["function", "show", "no-such"], "no-such"),
             (["function", "execution", "show", str(uuid.uuid4())], "Execution not found"),

@@ -2,17 +2,30 @@
 
 from __future__ import annotations
 
+import dataclasses
+import os
 import pathlib
 import shutil
+import tarfile
 import tempfile
 from typing import Any
 
 import testtools
 from oslo_config import cfg
 
-from funcplat import errors
+from funcplat import errors, registryauth
 from funcplat.drivers import base
-from funcplat.drivers.docker import building, containers, endings, features, options, places
+from funcplat.drivers.docker import (
+    building,
+    containers,
+    endings,
+    engine,
+    features,
+    images,
+    options,
+    places,
+    pulls,
+)
 
 INFO: dict[str, Any] = {
     "OSType": "linux",
@@ -23,7 +36,9 @@ INFO: dict[str, Any] = {
     "PidsLimit": True,
     "SecurityOptions": ["name=seccomp,profile=builtin", "name=cgroupns"],
 }
-SHAPE = containers.Shape("python", "sha256:1", 16 << 20, "none", "64010:64010", by_socket=True)
+SHAPE = containers.Shape(
+    "python", "sha256:1", 16 << 20, "none", "64010:64010", by_socket=True, init=False, carries=False
+)
 
 
 def settings(**values: Any) -> options.Settings:
@@ -60,12 +75,12 @@ class OptionsTest(testtools.TestCase):
 class ContainersTest(testtools.TestCase):
     def test_a_worker_is_hardened(self) -> None:
         place = places.Place(pathlib.Path("/run/x"))
-        body = containers.worker(settings(), SHAPE, containers.Names("me").labels(), place)
+        body = containers.worker(settings(), SHAPE, containers.Names("me"), place)
         host = body["HostConfig"]
         self.assertEqual(("sha256:1", "64010:64010"), (body["Image"], body["User"]))
-        self.assertEqual(
-            {"funcplat.owner", "funcplat.image", "funcplat.shape", "funcplat.place"}, set(body["Labels"])
-        )
+        labels = ("owner", "image", "shape", "place", "until")  # all that are read, for images have labels
+        self.assertEqual({f"funcplat.{name}" for name in labels}, set(body["Labels"]))
+        self.assertEqual({"Test": ["NONE"]}, body["Healthcheck"])
         self.assertEqual(
             (True, ["ALL"], "none"), (host["ReadonlyRootfs"], host["CapDrop"], host["NetworkMode"])
         )
@@ -95,13 +110,23 @@ class ContainersTest(testtools.TestCase):
             self.assertRaises(errors.DriverError, names.worker, worker_id)
 
     def test_another_user_network_or_disk_is_another_shape(self) -> None:
-        others = [
-            containers.Shape("python", "sha256:1", 8 << 20, "none", "64010:64010", by_socket=True),
-            containers.Shape("python", "sha256:1", 16 << 20, "egress", "64010:64010", by_socket=True),
-            containers.Shape("python", "sha256:1", 16 << 20, "none", "1:1", by_socket=True),
-            containers.Shape("python", "sha256:2", 16 << 20, "none", "64010:64010", by_socket=True),
-        ]
-        self.assertEqual(5, len({SHAPE.key, *(each.key for each in others)}))
+        changes: tuple[dict[str, Any], ...] = (
+            {"disk": 8 << 20},
+            {"network": "egress"},
+            {"user": "1:1"},
+            {"image_id": "sha256:2"},
+            {"init": True},
+            {"carries": True},
+        )
+        others = {dataclasses.replace(SHAPE, **change).key for change in changes}
+        self.assertEqual(len(changes) + 1, len({SHAPE.key, *others}))
+
+    def test_an_image_that_carries_its_function_keeps_what_it_has_at_code(self) -> None:
+        place = places.Place(pathlib.Path("/run/x"))
+        carrier = dataclasses.replace(SHAPE, carries=True, init=True)
+        host = containers.worker(settings(), carrier, containers.Names("me"), place)["HostConfig"]
+        self.assertEqual(["/run/funcplat"], [mount["Target"] for mount in host["Mounts"]])
+        self.assertTrue(host["Init"])
 
 
 class FeaturesTest(testtools.TestCase):
@@ -190,9 +215,109 @@ class PlacesTest(testtools.TestCase):
         self.assertRaises(errors.DriverError, deep.make)
 
 
+class ClaimsTest(testtools.TestCase):
+    """Who takes a container whose directory is shared."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.directory = pathlib.Path(tempfile.mkdtemp(prefix="places-"))
+        self.addCleanup(shutil.rmtree, self.directory, ignore_errors=True)
+        self.place = places.Places(self.directory / "p").make()
+
+    def test_a_mark_is_taken_once(self) -> None:
+        self.assertFalse(self.place.unmark())
+        self.place.mark()
+        self.assertEqual([True, False], [self.place.unmark(), self.place.unmark()])
+
+    def test_what_had_no_mark_for_long_is_abandoned(self) -> None:
+        self.assertFalse(self.place.is_abandoned())
+        os.utime(self.place.path, (0, 0))
+        self.assertTrue(self.place.is_abandoned())
+        self.place.mark()
+        os.utime(self.place.path, (0, 0))
+        self.assertFalse(self.place.is_abandoned())
+        shutil.rmtree(self.place.path)
+        self.assertTrue(self.place.is_abandoned())
+        self.place.mark()  # of one that is gone
+
+    def test_a_directory_that_is_none_of_the_installations_stays(self) -> None:
+        strange = self.directory / "kept"
+        strange.mkdir()
+        places.Places(self.directory / "p").remove(places.Place(strange))
+        self.assertTrue(strange.exists())
+
+
+class ImagesTest(testtools.TestCase):
+    """What is read of an image."""
+
+    def image(self, name: str, *digests: str, **configuration: Any) -> images.Image:
+        found = {"Id": "sha256:i", "RepoDigests": list(digests), "Config": configuration}
+        return images.Image.inspected(name, found)
+
+    def test_a_pin_is_the_digest_that_the_registry_in_the_name_has(self) -> None:
+        digest = "sha256:" + "1" * 64
+        for name, digests, pin in (
+            ("r.example.org/a/b:1", [f"other/b@{digest}", f"r.example.org/a/b@{digest}"], 1),
+            ("docker.io/library/python:3", [f"python@{digest}"], 0),
+            (f"r.example.org/a/b@{digest}", [f"r.example.org/a/b@{digest}"], 0),
+        ):
+            self.assertEqual(digests[pin], self.image(name, *digests).pin)
+        self.assertEqual("sha256:i", self.image("r.example.org/a/b:1", f"other/b@{digest}").pin)
+
+    def test_the_label_says_the_kind(self) -> None:
+        label = containers.CONTRACT
+        self.assertEqual("one-shot", self.image("a", Labels=None).kind)
+        self.assertEqual("worker", self.image("a", Labels={label: "1"}).kind)
+        for configuration in ({"Labels": {label: "2"}}, {"Labels": {label: "1"}, "Volumes": {"/v": {}}}):
+            strange = self.image("a", **configuration)
+            self.assertRaises(errors.ImageUnknown, getattr, strange, "kind")
+
+
+class PullsTest(testtools.TestCase):
+    def test_who_was_refused_is_told_and_what_to_mend(self) -> None:
+        ann = registryauth.Credentials("ann", "secret")
+        refused = engine.Refused(500, "unauthorized: authentication required")
+        error = pulls.explained("r/a:1", refused, ann, "the credentials in /f")
+        self.assertIsInstance(error, errors.ImageDenied)
+        self.assertIn("the user 'ann'", error.message)
+        self.assertIn("the credentials in /f", error.message)
+        self.assertNotIn("secret", error.message)
+
+    def test_names_are_taken_apart(self) -> None:
+        digest = f"sha256:{'1' * 64}"
+        for name, repository, reference in (
+            ("python", "python", "latest"),
+            ("r.example.org:5000/a/b", "r.example.org:5000/a/b", "latest"),
+            ("r.example.org:5000/a/b:1", "r.example.org:5000/a/b", "1"),
+            (f"r.example.org:5000/a/b:1@{digest}", "r.example.org:5000/a/b", digest),
+        ):
+            self.assertEqual((repository, reference), pulls.split(name))
+        self.assertEqual(("docker.io", "library/python"), pulls.place("python:3"))
+
+    def test_what_is_sent_is_what_is_there(self) -> None:
+        self.assertEqual({}, pulls.header(registryauth.ANONYMOUS))
+        self.assertEqual({"identitytoken": "t"}, pulls.header(registryauth.Credentials(identity_token="t")))
+
+
 class BuildingTest(testtools.TestCase):
     def test_the_context_depends_on_contents_alone(self) -> None:
         self.assertEqual(building.context("python").getvalue(), building.context("python").getvalue())
+
+    def test_a_context_holds_the_worker_of_its_language_and_no_other(self) -> None:
+        names = {}
+        for language in ("python", "nodejs"):
+            with tarfile.open(fileobj=building.context(language)) as tar:
+                names[language] = set(tar.getnames())
+        python, node = "funcplat/worker/supervisor.py", "supervisor/supervisor.js"
+        for language, own, other in (("python", python, node), ("nodejs", node, python)):
+            self.assertIn(f"{building.HOUSE}/{own}", names[language])
+            self.assertNotIn(f"{building.HOUSE}/{other}", names[language])
+            self.assertEqual([], [name for name in names[language] if "README" in name or "pyc" in name])
+
+    def test_each_runtime_names_a_base(self) -> None:
+        self.assertEqual(
+            ("python", "node"), (building.default_base("python")[:6], building.default_base("nodejs")[:4])
+        )
 
     def test_an_unknown_language_is_refused_with_those_there_are(self) -> None:
         error = self.assertRaises(errors.ConfigError, building.context, "cobol")

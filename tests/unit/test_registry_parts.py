@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from funcplat import errors
+from funcplat.registryauth import Credentials
 from funcplat.storage.registry import challenges, failures, manifests, names
 from funcplat.storage.registry.challenges import Challenge
-from funcplat.storage.registry.credentials import Credentials
 from funcplat.storage.registry.manifests import Index, Manifest, Platform
 from funcplat.storage.registry.transport import Call, matches
 

@@ -29,6 +29,8 @@ UNTIL = "funcplat.until"
 """Of a run of an image function: when it is over for sure, in seconds since the epoch."""
 CONTRACT = "funcplat.worker.contract"
 """Label of an image whose entry point is a worker as the worker protocol says."""
+INIT = "funcplat.worker.init"
+"""Label of an image whose worker needs an init before it, to bury what functions leave behind."""
 
 SOCKET_DIR = "/run/funcplat"
 CODE_DIR = "/code"
@@ -39,6 +41,8 @@ BLANK = {"memory": 128 * MIB, "cpu": 1000, "pids": 64}
 """Limits of a container that has no function yet, and keeps them for the milliseconds until it gets those of
 its function: enough to start quickly."""
 LEAST_SHARED = 64 * 1024
+NO_HEALTHCHECK = {"Test": ["NONE"]}
+"""An image's own would be run by the Engine for ever, outside of any execution."""
 _WORKER_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 
 
@@ -52,6 +56,8 @@ class Shape:
     network: str
     user: str
     by_socket: bool
+    init: bool  # an init is the first process
+    carries: bool  # the image carries the function; it is a user's, and nothing is mounted over its files
 
     @property
     def key(self) -> str:
@@ -88,8 +94,13 @@ class Names:
         """What lists this installation's containers alone."""
         return {"label": [f"{OWNER}={self.owner}"]}
 
-    def labels(self) -> dict[str, str]:
-        return {OWNER: self.owner}
+    def labels(self, **values: str) -> dict[str, str]:
+        """All labels that are ever read, those without a value too: else an image's own would count.
+
+        ``values``: image, shape, place, until.
+        """
+        named = {IMAGE: "image", SHAPE: "shape", PLACE: "place", UNTIL: "until"}
+        return {OWNER: self.owner, **{label: values.get(name, "") for label, name in named.items()}}
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -186,21 +197,22 @@ def confined(disk: int, network: str) -> dict[str, Any]:
 
 
 def worker(
-    settings: options.Settings, shape: Shape, labels: Mapping[str, str], place: places.Place | None
+    settings: options.Settings, shape: Shape, names: Names, place: places.Place | None
 ) -> dict[str, Any]:
     """The body of ``POST /containers/create`` for a worker without a function."""
     host = {
         **confined(shape.disk, shape.network),
         **limits(**BLANK),
+        "Init": shape.init,
         # What a worker says is little; more would fill the Engine's disk.
         "LogConfig": {"Type": "json-file", "Config": {"max-size": "256k", "max-file": "1"}},
     }
     if place is not None:
         listen = f"unix:{SOCKET_DIR}/{places.SOCKET}"
-        host["Mounts"] = [
-            {"Type": "bind", "Source": str(place.sockets), "Target": SOCKET_DIR},
-            {"Type": "bind", "Source": str(place.code), "Target": CODE_DIR, "ReadOnly": True},
-        ]
+        host["Mounts"] = [{"Type": "bind", "Source": str(place.sockets), "Target": SOCKET_DIR}]
+        if not shape.carries:
+            code = {"Type": "bind", "Source": str(place.code), "Target": CODE_DIR, "ReadOnly": True}
+            host["Mounts"].append(code)
     else:
         listen = f"tcp:0.0.0.0:{PORT.partition('/')[0]}"
         host["PortBindings"] = {PORT: [{"HostIp": settings.published_on(), "HostPort": ""}]}
@@ -208,12 +220,10 @@ def worker(
         "Image": shape.image_id,
         "Cmd": ["--listen", listen, "--code-dir", PUSHED_DIR],
         "User": shape.user,
-        "Labels": {
-            **labels,
-            IMAGE: shape.image,
-            SHAPE: shape.key,
-            **({PLACE: str(place.path)} if place is not None else {}),
-        },
+        "Labels": names.labels(
+            image=shape.image, shape=shape.key, place=str(place.path) if place is not None else ""
+        ),
+        "Healthcheck": NO_HEALTHCHECK,
         "ExposedPorts": {} if place is not None else {PORT: {}},
         "HostConfig": host,
     }
@@ -231,5 +241,5 @@ def handle(settings: options.Settings, container: Container) -> base.Handle:
     return base.Handle(
         container.worker_id,
         address,
-        {"container": container.id, "place": path, "code": CODE_DIR if place is not None else None},
+        {"container": container.id, "place": path or None, "code": CODE_DIR if place is not None else None},
     )

@@ -15,6 +15,7 @@ from funcplat import errors
 from funcplat.drivers import base
 from funcplat.drivers.docker import (
     building,
+    claims,
     containers,
     deadlines,
     endings,
@@ -25,6 +26,7 @@ from funcplat.drivers.docker import (
     options,
     places,
     pool,
+    pulls,
     workers,
 )
 
@@ -61,15 +63,16 @@ class DockerDriver(base.OrchestratorDriver):
             self.capabilities = type(self).capabilities - {base.Capability.CODE_PATH}  # type: ignore[misc]
         self._names = containers.Names(context.owner)
         self._docker = engine.Engine(self._settings)
-        self._images = images.Images(self._docker)
+        self._pulls = pulls.Pulls(self._docker, self._settings)
+        self._images = images.Images(self._docker, self._pulls)
         root = pathlib.Path(options_.run_dir or context.state_dir / "docker") / self._names.short
         self._places = places.Places(root)
         self._workers = workers.Workers(self._docker, self._settings, self._names, self._places)
         self._jobs = jobs.Jobs(self._docker, self._names, self._workers)
         self._pool = pool.Pool(
-            self._docker,
             self._settings.pool_size,
             self._settings.pool_idle,
+            claims.Claims(self._docker, self._workers.listens),
             self._workers.all,
             self._workers.make_pooled,
             self._workers.remove,
@@ -82,6 +85,7 @@ class DockerDriver(base.OrchestratorDriver):
         self._check_user()
         demand = self.options.isolation or ("required" if self.context.exposed else "preferred")
         features.check(self._info(), self._settings, demand == "required")
+        self._pulls.check()
 
     def _check_user(self) -> None:
         uid = int(self._settings.user.partition(":")[0])
@@ -92,16 +96,18 @@ class DockerDriver(base.OrchestratorDriver):
             )
 
     def close(self) -> None:
-        """Forget the Engine, and remove the containers that wait for a function that will not come."""
+        """End runs of images, remove the containers that wait for a function that will not come, and forget
+        the Engine.
+        """
         self._pool.close()
         try:
+            self._jobs.close()
             if self._docker.connected:
                 self._clear_pools()
                 self._workers.close()
         except errors.DriverError as error:
             LOG.warning("containers are left to the next server: %s", error.message)
         finally:
-            self._jobs.close()
             self._docker.close()
 
     def _clear_pools(self) -> None:
@@ -120,7 +126,7 @@ class DockerDriver(base.OrchestratorDriver):
     def check_image(self, image: str, deadline: float) -> None:
         """Pull the image where it is missing, and start a worker of it, which is kept for the pool."""
         until = deadlines.Deadline(deadline)
-        shape = self._shape(self._images.runtime(image, until), self._settings.pool_disk)
+        shape = self._shape(self._images.worker_now(image, until), self._settings.pool_disk)
         try:
             if not self._pool.has(shape, until):
                 trial = self._workers.make_pooled(shape, until)
@@ -134,7 +140,7 @@ class DockerDriver(base.OrchestratorDriver):
             ) from error
         self._pool.want(shape)
 
-    def _shape(self, image: images.Image, disk: int) -> containers.Shape:
+    def _shape(self, image: images.Image, disk: int, carries: bool = False) -> containers.Shape:
         closed = options.NO_NETWORK if self._settings.by_socket else self._names.network
         return containers.Shape(
             image=image.name,
@@ -143,11 +149,18 @@ class DockerDriver(base.OrchestratorDriver):
             network=self._settings.network(image.name, closed),
             user=self._settings.user,
             by_socket=self._settings.by_socket,
+            init=image.needs_init,
+            carries=carries,
         )
+
+    def inspect_image(self, image: str, deadline: float) -> base.ImageInfo:
+        """What a user's image is; it is pulled if the Engine does not have it."""
+        found = self._images.any(image, deadlines.Deadline(deadline))
+        return base.ImageInfo(found.kind, found.pin)
 
     def build_runtime(self, language: str, base: str | None, tag: str, say: Callable[[str], None]) -> str:
         """Build the image of a language's runtime; its id.  For operators: the platform does not call it."""
-        return building.build(self._docker, language, base, tag, say)
+        return building.build(self._docker, self._images, language, base, tag, say)
 
     # -- workers --------------------------------------------------------------------------------------
 
@@ -161,16 +174,30 @@ class DockerDriver(base.OrchestratorDriver):
         if spec.owner != self.context.owner:
             raise errors.DriverError(f"worker {spec.worker_id} is of another installation: {spec.owner}")
         name = self._names.worker(spec.worker_id)
-        image = self._images.runtime(spec.image, until)
-        shape = self._shape(image, containers.disk_of(spec))
+        image = self._images.worker(spec.image, until)
         try:
-            container = self._pool.claim(shape, name, until) or self._workers.make(shape, name, until)
+            return self._start(spec, name, image, until)
+        except engine.Refused as error:
+            if error.status != 404:
+                raise
+            image = self._images.worker_now(spec.image, until)  # it was removed in the last seconds
+        return self._start(spec, name, image, until)
+
+    def _start(
+        self, spec: base.WorkerSpec, name: str, image: images.Image, until: deadlines.Deadline
+    ) -> base.Handle:
+        shape = self._shape(image, containers.disk_of(spec), spec.carries_function)
+        try:
+            # A pool for the image of one function would be of no use to others.
+            claimed = self._pool.claim(shape, name, until) if not shape.carries else None
+            container = claimed or self._workers.make(shape, name, until)
         except engine.Refused as error:
             if error.status != 409:
                 raise
             container = self._workers.existing(name, until)
-        handle = self._workers.attach(container, spec, until)
-        self._pool.want(shape)
+        handle = self._workers.attach(container, spec)
+        if not shape.carries:
+            self._pool.want(shape)
         return handle
 
     def stop_worker(self, handle: base.Handle, grace: float, deadline: float) -> None:
@@ -178,6 +205,8 @@ class DockerDriver(base.OrchestratorDriver):
         name = self._names.worker(handle.worker_id)
         if grace > 0:
             self._workers.ask_to_end(name, grace, until)
+        if handle.address == base.Address():  # begun by a server that died: a worker or a run, who knows
+            self._workers.remove_named(self._names.job(handle.worker_id), until)
         if not self._workers.remove_named(name, until) and (path := handle.data.get("place")):
             self._workers.remove_place(path, until)
 
@@ -185,6 +214,8 @@ class DockerDriver(base.OrchestratorDriver):
         until = deadlines.Deadline(deadline)
         found = self._workers.all(until)
         self._pool.tend(found, time.time())
+        for image in self._pool.images():
+            self._images.refresh(image, until)
         used = {each.labels.get(containers.PLACE, "") for each in found}
         self._places.collect(used, ORPHANED)
         return [self._state(each, until) for each in found if each.kind == "w" and each.state != "removing"]
@@ -216,6 +247,6 @@ class DockerDriver(base.OrchestratorDriver):
         image = self._images.any(spec.image, until)
         network = self._settings.network(spec.image, options.NO_NETWORK)
         over = time.time() + timeout + jobs.CLEAN_UP_DEADLINE
-        labels = {**self._names.labels(), containers.UNTIL: f"{over:.0f}"}
+        labels = self._names.labels(until=f"{over:.0f}")
         body = jobs.body(spec, image, arguments, self._settings.user, network, labels)
         return self._jobs.run(spec, body, timeout, until)

@@ -21,6 +21,8 @@ except ImportError as error:
 
 SILENCE = 60.0
 """Seconds for which the Engine may say nothing to a request without a deadline, or within a stream."""
+BUILD_SILENCE = 900.0
+"""The same within a build: a step that says nothing may take minutes on a machine that is busy."""
 CONNECTIONS = 24
 
 _FOREIGN = (docker.errors.DockerException, requests.RequestException, urllib3.exceptions.HTTPError, OSError)
@@ -69,7 +71,7 @@ class Engine:
         Values of ``query`` that are dicts are sent as JSON.
         Raises Refused, EngineFull, DriverUnavailable, DriverTimeout.
         """
-        answer = self._request(method, path, deadline, query, body)
+        answer = self._request(method, path, deadline.remaining(), query, body)
         is_json = answer.headers.get("content-type", "").startswith("application/json")
         return answer.json() if is_json and answer.content else None
 
@@ -77,10 +79,12 @@ class Engine:
         self,
         method: str,
         path: str,
-        deadline: deadlines.Deadline,
+        timeout: float,
         query: Mapping[str, Any] | None = None,
         body: Mapping[str, Any] | None = None,
+        **more: Any,
     ) -> requests.Response:
+        """``more``: what else `requests` takes."""
         client = self.client()
         parameters = {
             name: json.dumps(value) if isinstance(value, dict) else value
@@ -92,7 +96,8 @@ class Engine:
                 f"{client.base_url}/v{client.api_version}{path}",
                 params=parameters,
                 json=body,
-                timeout=deadline.remaining(),
+                timeout=timeout,
+                **more,
             )
         if answer.status_code >= 400:
             raise _refusal(answer.status_code, _message(answer))
@@ -147,22 +152,28 @@ class Engine:
 
     # -- streams ----------------------------------------------------------------------------------------
 
-    def pull(self, image: str) -> Iterator[Mapping[str, Any]]:
-        """Pull an image, with the credentials of this user's Docker configuration; yields what happens.
+    def pull(self, repository: str, tag: str, credentials: Mapping[str, str]) -> Iterator[Mapping[str, Any]]:
+        """Pull an image with credentials of the form of Docker's AuthConfig; yields what happens.
 
-        Raises Refused when the registry or the Engine refuse.
+        ``tag`` may be a digest.  Raises Refused when the registry or the Engine refuse.
         """
-        name, tag = docker.utils.parse_repository_tag(image)
-        with self.translated():
-            for event in self.client().pull(name, tag or "latest", stream=True, decode=True):
+        # Not by the SDK's pull: it would look into its own file where there are no credentials.
+        headers = {"X-Registry-Auth": docker.auth.encode_header(dict(credentials))}
+        query = {"fromImage": repository, "tag": tag}
+        answer = self._request("POST", "/images/create", SILENCE, query, headers=headers, stream=True)
+        with self.translated(), contextlib.closing(answer):
+            for line in answer.iter_lines():
+                event = _event(line)
                 if "error" in event:
                     raise _refusal(500, str(event["error"]))
                 yield event
 
-    def build(self, context: BinaryIO, tag: str, arguments: Mapping[str, str]) -> Iterator[Mapping[str, Any]]:
+    def build(
+        self, context: BinaryIO, tag: str, arguments: Mapping[str, str], cached: bool
+    ) -> Iterator[Mapping[str, Any]]:
         """Build an image of a tar file, without a network; yields what happens.
 
-        Raises Refused when a step fails.
+        ``cached``: steps that were made before need not be made again.  Raises Refused when a step fails.
         """
         with self.translated():
             client = self.client()
@@ -172,6 +183,8 @@ class Engine:
                 tag=tag,
                 buildargs=dict(arguments),
                 network_mode="none",  # what is built comes from the base and from here
+                nocache=not cached,
+                timeout=BUILD_SILENCE,
                 rm=True,
                 forcerm=True,
                 decode=True,
@@ -185,7 +198,7 @@ class Engine:
         # by its clock: it would wait for a later end
         now = datetime.datetime.fromisoformat(self.call("GET", "/info", deadline)["SystemTime"])
         query = {"since": "0", "until": f"{now.timestamp():.6f}"}
-        answer = self._request("GET", "/events", deadline, query)
+        answer = self._request("GET", "/events", deadline.remaining(), query)
         return [json.loads(line) for line in answer.text.splitlines() if line.strip()]
 
     def attach(self, container: str) -> Iterator[bytes]:
@@ -202,6 +215,14 @@ class Engine:
         with self.translated():
             data: bytes = self.client().logs(container, stdout=True, stderr=True, tail=lines)
             return data
+
+
+def _event(line: bytes) -> Mapping[str, Any]:
+    try:
+        event: Mapping[str, Any] = json.loads(line)
+    except ValueError as error:
+        raise Refused(500, f"{line[:200]!r}, which is not JSON") from error
+    return event
 
 
 def _tls(files: tuple[str, str, str]) -> docker.tls.TLSConfig:

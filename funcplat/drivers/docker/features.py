@@ -21,7 +21,9 @@ def describe(info: Mapping[str, Any], settings: options.Settings) -> Iterator[Fe
     enforced = Isolation.ENFORCED
     yield Feature("user", enforced, _user(security, settings))
     yield Feature("mounts", enforced, "a file system of its own, read-only but for scratch space")
-    yield Feature("pids", enforced, "a pid namespace, whose first process is the worker")
+    yield Feature(
+        "pids", enforced, "a pid namespace, whose first process, the worker or an init, nobody in it can kill"
+    )
     yield _network(settings)
     yield _seccomp(security)
     yield _if(info.get("CpuCfsQuota"), "cpu", f"{groups}: quota for each 100 ms, for the whole worker")

@@ -59,6 +59,13 @@ OPTS: Sequence[cfg.Opt] = (
         "Example: ``*crawler*=egress``",
     ),
     cfg.StrOpt(
+        "auth_file",
+        help="File of the form of Docker's config.json with the credentials that images are pulled with; "
+        "give [storage_registry] auth_file the same one, so that what is resolved can be pulled. Read anew "
+        "for each pull. Unset: what docker login keeps for the platform's user, if there is anything: "
+        "$DOCKER_CONFIG/config.json or ~/.docker/config.json. Example: /etc/funcplat/registry-auth.json",
+    ),
+    cfg.StrOpt(
         "user",
         default="64010:64010",
         help="User and group id that workers and functions have, as numbers. Nothing else on the Engine's "
@@ -112,6 +119,7 @@ class Settings:
     worker_host: str
     publish_address: str  # empty: that of worker_host
     networks: tuple[tuple[str, str], ...]  # pattern, network
+    auth_file: str  # empty: that of docker login
     user: str
     pool_size: int
     pool_disk: int  # bytes
@@ -144,6 +152,7 @@ def settings(options: cfg.ConfigOpts.GroupAttr) -> Settings:
         worker_host=worker_host,
         publish_address=options.publish_address or "",
         networks=tuple(_network(entry) for entry in options.networks),
+        auth_file=options.auth_file or "",
         user=options.user,
         pool_size=options.pool_size,
         pool_disk=options.pool_disk,

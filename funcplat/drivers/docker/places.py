@@ -19,6 +19,9 @@ from collections.abc import Collection
 from funcplat import errors
 
 SOCKET = "w"
+FREE = "free"
+UNDER_WAY = 120.0
+"""Seconds that making or taking a container may take."""
 _LONGEST = 107  # bytes of a socket's path
 
 
@@ -47,6 +50,26 @@ class Place:
     def seal(self) -> None:
         """From now on the container can change nothing here.  Idempotent."""
         self.sockets.chmod(0o755)
+
+    def mark(self) -> None:
+        """Its container waits for a function."""
+        with contextlib.suppress(FileNotFoundError):  # it was removed
+            (self.path / FREE).touch()
+
+    def unmark(self) -> bool:
+        """Take the container; False: it is not ready yet, or was taken by somebody else."""
+        try:
+            (self.path / FREE).unlink()
+        except FileNotFoundError:
+            return False
+        return True
+
+    def is_abandoned(self) -> bool:
+        """Whether who made or took the container has given up: it has had no mark for long."""
+        try:
+            return not (self.path / FREE).exists() and self.path.stat().st_mtime < time.time() - UNDER_WAY
+        except FileNotFoundError:
+            return True
 
     def release(self) -> None:
         """Its container is about to be removed: without one it may go at once, whoever comes to that."""
@@ -91,6 +114,8 @@ class Places:
 
     def remove(self, place: Place) -> None:
         """Remove a place whose container is gone.  Idempotent."""
+        if place.path.parent.name != self.root.name:
+            return  # none of this installation's, whatever a container's label says
         while place.path.exists():
             with contextlib.suppress(FileNotFoundError):  # somebody else removes it at the same moment
                 shutil.rmtree(place.path)

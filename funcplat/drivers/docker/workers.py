@@ -77,7 +77,10 @@ class Workers:
 
     def make_pooled(self, shape: containers.Shape, deadline: deadlines.Deadline) -> containers.Container:
         """A container that waits for a function.  Raises DriverError, and then nothing is left."""
-        return self.make(shape, self._names.pooled(), deadline)
+        made = self.make(shape, self._names.pooled(), deadline)
+        if path := made.labels.get(containers.PLACE):
+            places.Place.at(path).mark()
+        return made
 
     def make(self, shape: containers.Shape, name: str, deadline: deadlines.Deadline) -> containers.Container:
         """A new container of this name that listens.  Raises DriverError, and then nothing is left.
@@ -85,7 +88,7 @@ class Workers:
         Raises Refused with 409 where the name is taken.
         """
         place = self._places.make() if shape.by_socket else None
-        body = containers.worker(self._settings, shape, self._names.labels(), place)
+        body = containers.worker(self._settings, shape, self._names, place)
         try:
             self._create(shape, name, body, deadline)
         except errors.DriverError:
@@ -132,7 +135,10 @@ class Workers:
         return container
 
     def existing(self, name: str, deadline: deadlines.Deadline) -> containers.Container:
-        """The container that has this name already, started if whoever made it did not come to that."""
+        """The container that has this name already, started if whoever made it did not come to that.
+
+        It listens.  Raises DriverError.
+        """
         end = time.monotonic() + NAMED
         while (container := self.find(name, deadline)) is None:
             if time.monotonic() > end:
@@ -141,13 +147,16 @@ class Workers:
         if container.state == "created":
             self._docker.call("POST", f"/containers/{name}/start", deadline)
             container = self._found(name, deadline)
-        return container
+        return self.ready(container, deadline)
+
+    def listens(self, container: containers.Container) -> bool:
+        """Whether the worker in it is ready now."""
+        return _answers(containers.handle(self._settings, container).address)
 
     def ready(self, container: containers.Container, deadline: deadlines.Deadline) -> containers.Container:
         """Return when the worker in it answers; from then on it cannot write where it listens."""
-        address = containers.handle(self._settings, container).address
         look_again = time.monotonic() + LIVES
-        while not _answers(address):
+        while not self.listens(container):
             if time.monotonic() > look_again:
                 self._expect_life(container, deadline)
                 look_again = time.monotonic() + LIVES
@@ -168,20 +177,17 @@ class Workers:
 
     # -- attaching ----------------------------------------------------------------------------------------
 
-    def attach(
-        self, container: containers.Container, spec: base.WorkerSpec, deadline: deadlines.Deadline
-    ) -> base.Handle:
-        """Make a container that waits the worker of a function."""
-        try:
-            self.ready(container, deadline)
-            path = container.labels.get(containers.PLACE)
-            if path and spec.code_path is not None:
-                places.Place.at(path).give_code(spec.code_path)
-        except errors.DriverError:
-            self._abandon(self._names.worker(spec.worker_id))
-            raise
+    def attach(self, container: containers.Container, spec: base.WorkerSpec) -> base.Handle:
+        """Make a container that listens the worker of a function."""
         # PERF: the update takes the Engine 20 ms, as long as all else: the caller loads the code meanwhile.
         self._threads.submit(self._limit, container.id, spec)
+        path = container.labels.get(containers.PLACE)
+        if path and spec.code_path is not None:
+            try:
+                places.Place.at(path).give_code(spec.code_path)
+            except errors.DriverError:
+                self._abandon(self._names.worker(spec.worker_id))
+                raise
         return self._handle(container, spec)
 
     def _handle(self, container: containers.Container, spec: base.WorkerSpec) -> base.Handle:

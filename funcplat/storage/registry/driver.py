@@ -9,11 +9,10 @@ from typing import Any, BinaryIO, ClassVar
 
 from oslo_config import cfg
 
-from funcplat import errors
+from funcplat import errors, registryauth
 from funcplat.drivers.base import Context, Feature, Isolation
 from funcplat.storage.base import Capability, PackageInfo, Reference, StorageDriver
 from funcplat.storage.registry import names
-from funcplat.storage.registry.credentials import AuthFile, Credentials
 from funcplat.storage.registry.deadline import Deadline
 from funcplat.storage.registry.images import Images
 from funcplat.storage.registry.manifests import Platform
@@ -159,8 +158,8 @@ class RegistryDriver(StorageDriver):
     # -- parts ---------------------------------------------------------------------------------------------
 
     @property
-    def _auth_file(self) -> AuthFile | None:
-        return AuthFile(pathlib.Path(self.options.auth_file)) if self.options.auth_file else None
+    def _auth_file(self) -> registryauth.AuthFile | None:
+        return _auth_file(self.options.auth_file)
 
     def _packages(self, deadline: Deadline) -> Packages:
         return Packages(self._package_repository(deadline))
@@ -183,9 +182,10 @@ class RegistryDriver(StorageDriver):
         return self._repository(name.host, name.repository, credentials, deadline)
 
     def _repository(self, host: str, name: str, given: Mapping[str, Any], deadline: Deadline) -> Repository:
-        credentials = Credentials.of(given)
-        if credentials == Credentials() and self._auth_file is not None:
-            credentials = self._auth_file.find(host, name, deadline)
+        credentials = registryauth.Credentials.of(given)
+        if credentials == registryauth.ANONYMOUS and self._auth_file is not None:
+            left = deadline.left(f"asking who to be to {host}")
+            credentials = self._auth_file.find(host, name, left)
         return Repository(self._transport, self._authorizer, host, name, credentials)
 
     def _platform(self) -> Platform:
@@ -195,6 +195,10 @@ class RegistryDriver(StorageDriver):
             return Platform.parse(self.options.platform)
         except ValueError as error:
             raise errors.DriverError(f"[storage_registry] platform: {error}") from error
+
+
+def _auth_file(path: str | None) -> registryauth.AuthFile | None:
+    return registryauth.AuthFile(pathlib.Path(path), "[storage_registry] auth_file") if path else None
 
 
 def _repository_name(text: str) -> tuple[str, str]:

@@ -6,18 +6,16 @@ import dataclasses
 import ipaddress
 import re
 
+from funcplat import registryauth
 from funcplat.storage.registry import failures
 
-DEFAULT_HOST = "docker.io"
-DEFAULT_NAMESPACE = "library"
 DEFAULT_TAG = "latest"
 LONGEST_NAME = 255
 """Characters of host and repository together."""
 
-API_HOSTS = {DEFAULT_HOST: "registry-1.docker.io"}
+API_HOSTS = {registryauth.DEFAULT_HOST: "registry-1.docker.io"}
 """Registries whose API is at another host than the one in the names of their images."""
 
-_ALIASES = {"index.docker.io": DEFAULT_HOST, "registry-1.docker.io": DEFAULT_HOST}
 _LABEL = r"[a-zA-Z0-9](?:[a-zA-Z0-9-]{0,61}[a-zA-Z0-9])?"
 _HOST = re.compile(rf"(?:{_LABEL}(?:\.{_LABEL})*|\[[0-9a-fA-F:]+\])(?::[0-9]{{1,5}})?", re.ASCII)
 _PORT = re.compile(r":[0-9]+$")
@@ -57,14 +55,14 @@ def parse(text: str) -> ImageName:
     last, colon, tag = last.partition(":")
     if colon and not _TAG.fullmatch(tag):
         raise failures.InvalidReference(f"image {shown}: {tag[:130]!r} cannot be a tag")
-    host, repository = split_host(head + slash + last)
+    host, repository = registryauth.split_host(head + slash + last)
     _check_place(host, repository, shown)
     return ImageName(host, repository, tag or (None if digest else DEFAULT_TAG), digest or None)
 
 
 def parse_repository(text: str) -> tuple[str, str]:
     """Host and repository of a name without tag and digest.  Raises InvalidReference."""
-    host, repository = split_host(text)
+    host, repository = registryauth.split_host(text)
     _check_place(host, repository, repr(text[:300]))
     return host, repository
 
@@ -72,17 +70,6 @@ def parse_repository(text: str) -> tuple[str, str]:
 def is_digest(text: object) -> bool:
     """Whether this is a digest of the one kind that can be checked here, SHA-256."""
     return isinstance(text, str) and _DIGEST.fullmatch(text) is not None
-
-
-def split_host(name: str) -> tuple[str, str]:
-    """The host, or the default one where the first part does not look like a host, and the rest."""
-    first, slash, rest = name.partition("/")
-    if not slash or not (set(".:") & set(first) or first == "localhost" or first != first.lower()):
-        first, rest = DEFAULT_HOST, name
-    host = _ALIASES.get(first.lower(), first)
-    if host == DEFAULT_HOST and "/" not in rest:
-        rest = f"{DEFAULT_NAMESPACE}/{rest}"
-    return host, rest
 
 
 def _is_address_if_it_looks_like_one(host: str) -> bool:

@@ -14,8 +14,8 @@ from collections.abc import Iterable, Iterator
 import httpx
 
 from funcplat import errors
+from funcplat.registryauth import Credentials
 from funcplat.storage.registry import answers, failures, manifests, names
-from funcplat.storage.registry.credentials import Credentials
 from funcplat.storage.registry.deadline import Deadline
 from funcplat.storage.registry.tokens import Authorizer, Key
 from funcplat.storage.registry.transport import Answer, Call, Transport, joined, origin, place

@@ -19,8 +19,8 @@ from typing import Any
 import httpx
 
 from funcplat import errors
+from funcplat.registryauth import Credentials
 from funcplat.storage.registry import answers, challenges, failures
-from funcplat.storage.registry.credentials import Credentials
 from funcplat.storage.registry.deadline import Deadline
 from funcplat.storage.registry.transport import Answer, Call, Transport, joined, place
 
