@@ -8,11 +8,11 @@ import os
 import pathlib
 from typing import Any
 
-from funcplat.cmd import base, failures, values
+from funcplat.cmd import base, failures, package, values
 
 
 class Dev(base.Command):
-    """Run a folder or a file as a function here, without a server, reloaded on every save."""
+    """Run a folder or a file of Python as a function here, without a server, reloaded on every save."""
 
     epilog = (
         "GET / calls it with the query string as keyword arguments, POST / with a JSON object. It runs in "
@@ -88,10 +88,23 @@ class Dev(base.Command):
 def _place(path: pathlib.Path, entry: str | None) -> tuple[pathlib.Path, str]:
     """The folder and the entry that a path means."""
     if path.is_dir():
+        _refuse_nodejs(*(found for found in path.iterdir() if found.stem in ("index", "main")))
         return path.resolve(), entry or "main.main"
+    _refuse_nodejs(path)
     if not path.is_file() or path.suffix != ".py":
         raise failures.UsageFailure(f"{path} is neither a directory nor a Python file")
     return path.resolve().parent, entry or f"{path.stem}.main"
+
+
+def _refuse_nodejs(*modules: pathlib.Path) -> None:
+    """Where there are modules of Node.js alone, say what to do instead."""
+    if modules and all(module.suffix in package.NODEJS for module in modules):
+        module = modules[0]
+        script = f'import("{module.resolve()}").then(async (m) => console.log(await m.main({{}}, {{}})))'
+        raise failures.UsageFailure(
+            f"{module} is for Node.js, and this runs Python alone; "
+            f"try it with Node.js itself: node -e '{script}'"
+        )
 
 
 def _pretty(text: str) -> Any:

@@ -95,7 +95,10 @@ class Create(_Written):
     """Create a function from a file, a folder or a ZIP package."""
 
     runtime_help = "Name or id; not needed where exactly one is available."
-    entry_help = "What is called; else MODULE.main with --file, main.main with the others."
+    entry_help = (
+        "What is called; else MODULE.main with --file, index.main of a folder that has an index.js and no "
+        "main module, main.main with the others."
+    )
     env_help = "Values are never shown again."
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
@@ -226,7 +229,7 @@ class Delete(base.Command):
 
 def _add_code_options(parser: argparse.ArgumentParser) -> None:
     group = parser.add_mutually_exclusive_group()
-    group.add_argument("--file", type=pathlib.Path, metavar="PY", help="One Python file.")
+    group.add_argument("--file", type=pathlib.Path, metavar="PY|JS", help="One file of Python or Node.js.")
     group.add_argument(
         "--directory", type=pathlib.Path, metavar="DIR", help="A folder, less what its .funcplatignore names."
     )

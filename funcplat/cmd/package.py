@@ -27,6 +27,10 @@ IN_MEMORY = 8 * 1024 * 1024
 """Bytes of a package that is being made which stay in memory; a larger one goes to a temporary file."""
 
 
+NODEJS = (".js", ".mjs", ".cjs")
+"""How modules of Node.js end."""
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class Package:
     """A package to upload; ``file`` stands at its beginning, and whoever asked for it closes it."""
@@ -41,16 +45,27 @@ class Package:
 
 def from_file(path: pathlib.Path) -> Package:
     """A package of one module; the entry is its function ``main``.  Raises UsageFailure."""
-    if path.suffix != ".py" or not path.stem.isidentifier():
+    if not _is_module(path):
         raise failures.UsageFailure(
-            f"{path.name} cannot be imported: --file wants a Python file named like hello.py"
+            f"{path.name} cannot be imported: --file wants a file named like hello.py (Python) or hello.js "
+            "(Node.js)"
         )
     package = _pack([(path.name, path)], f"{path.stem}.zip")
     return dataclasses.replace(package, entry=f"{path.stem}.main")
 
 
+def _is_module(path: pathlib.Path) -> bool:
+    if path.suffix in NODEJS:
+        return path.stem.replace("-", "_").isidentifier()
+    return path.suffix == ".py" and path.stem.isidentifier()
+
+
 def from_directory(folder: pathlib.Path) -> Package:
-    """A package of what is in a folder, less what its rules leave out.  Raises UsageFailure."""
+    """A package of what is in a folder, less what its rules leave out.
+
+    The entry is suggested where the folder has an index.js and no main.py or main.js, which is the server's
+    default.  Raises UsageFailure.
+    """
     if not folder.is_dir():
         raise failures.UsageFailure(f"{folder} is not a directory")
     walk = Walk(folder)
@@ -58,7 +73,13 @@ def from_directory(folder: pathlib.Path) -> Package:
     if not members:
         raise failures.UsageFailure(f"{folder} has no file to package")
     package = _pack(members, f"{folder.resolve().name or 'package'}.zip")
-    return dataclasses.replace(package, left_out=tuple(walk.left_out))
+    return dataclasses.replace(package, entry=_suggested(members), left_out=tuple(walk.left_out))
+
+
+def _suggested(members: Iterable[tuple[str, pathlib.Path]]) -> str | None:
+    names = {name for name, _ in members}
+    mains, indexes = ({f"{stem}{ending}" for ending in NODEJS} for stem in ("main", "index"))
+    return "index.main" if names & indexes and not names & {"main.py", *mains} else None
 
 
 def from_zip(path: pathlib.Path) -> Package:

@@ -28,6 +28,7 @@ from funcplat.drivers.process import driver, run_dir
 from funcplat.testing import workerclient
 
 HOSTILE = pathlib.Path(__file__).with_name("hostile.py")
+HOSTILE_NODEJS = HOSTILE.with_suffix(".js")
 MIB = 1 << 20
 PATIENCE = 30.0
 ROOT = os.geteuid() == 0
@@ -46,8 +47,10 @@ def make_driver(
 
 
 def write_package(directory: pathlib.Path) -> pathlib.Path:
+    """The hostile function as ``main.main``, for Python and for Node.js."""
     directory.mkdir(parents=True)
     shutil.copyfile(HOSTILE, directory / "main.py")
+    shutil.copyfile(HOSTILE_NODEJS, directory / "main.js")
     return directory
 
 
@@ -119,6 +122,8 @@ class IsolationTestCase(testtools.TestCase):
     """A driver, and workers with hostile functions."""
 
     options: dict[str, Any] = {}  # noqa: RUF012
+    worker: dict[str, Any] = {}  # noqa: RUF012
+    """What is special about its workers, as for `make_spec`."""
 
     def setUp(self) -> None:
         super().setUp()
@@ -133,7 +138,10 @@ class IsolationTestCase(testtools.TestCase):
         self.driver.check()
 
     def start(self, **changes: Any) -> base.Handle:
-        return self.driver.start_worker(make_spec(self.owner, self.code, **changes), PATIENCE)
+        return self.driver.start_worker(self.spec(**changes), PATIENCE)
+
+    def spec(self, **changes: Any) -> base.WorkerSpec:
+        return make_spec(self.owner, self.code, **(self.worker | changes))
 
     def attack(self, action: str, timeout: float = 20.0, **arguments: Any) -> Any:
         """What a hostile function returns, in a worker of its own that survives it."""
@@ -234,9 +242,9 @@ class SecretsTest(IsolationTestCase):
         self.addCleanup(shutil.rmtree, state)
         state.chmod(0o755)
         (state / "token").write_text("secret")
-        other = make_driver(state, self.owner, run_dir=str(self.directory / "run"))
+        other = make_driver(state, self.owner, **self.options, run_dir=str(self.directory / "run"))
         self.addCleanup(other.close)
-        with loaded(other.start_worker(make_spec(self.owner, self.code), PATIENCE)) as client:
+        with loaded(other.start_worker(self.spec(), PATIENCE)) as client:
             results = client.invoke({"action": "reach", "paths": [str(state), f"{state}/token"]}).output
         self.assertEqual("ENOENT", results[f"{state}/token"][0])
 
@@ -374,6 +382,8 @@ class LeftoverTest(IsolationTestCase):
         }
 
     nothing = {"sockets and files": [], "mounts": [], "groups": []}  # noqa: RUF012
+    server_options: tuple[str, ...] = ()
+    """More arguments of `isolation_server`."""
 
     def test_nothing_is_left_after_stop_and_close(self) -> None:
         handle = self.start()
@@ -408,11 +418,11 @@ class LeftoverTest(IsolationTestCase):
         with workerclient.WorkerClient(handle.address) as client:
             client.load(path=handle.data["code"])
             client.send_invoke({"action": "sleep", "seconds": 3600}, 3600)
-            self.assertTrue(wait_until(lambda: b'"busy": 1' in self._ready(handle)))
+            self.assertTrue(wait_until(lambda: self._busy(handle) == 1))
 
-    def _ready(self, handle: base.Handle) -> bytes:
+    def _busy(self, handle: base.Handle) -> int:
         with workerclient.WorkerClient(handle.address) as client:
-            return client.ask("GET", "/ready").body
+            return int(json.loads(client.ask("GET", "/ready").body)["busy"])
 
     def test_nothing_is_left_after_kill_9_of_the_server(self) -> None:
         server, handle = self._server()
@@ -439,9 +449,7 @@ class LeftoverTest(IsolationTestCase):
         self.assertEqual([], list(self.server_state.rglob("*.sock")))
 
     def test_a_second_process_sees_and_stops_a_worker_and_clears_nothing_away(self) -> None:
-        server, handle = self._server()
-        self.addCleanup(server.wait)
-        self.addCleanup(server.kill)
+        _server, handle = self._server()
         second = make_driver(self.server_state, self.server_owner)
         self.addCleanup(second.close)
         states = list(second.list_workers(PATIENCE))
@@ -452,13 +460,13 @@ class LeftoverTest(IsolationTestCase):
         self.assertFalse(alive(handle.data["pid"]))
 
     def test_a_second_process_that_ends_takes_nothing_away_from_an_idle_one(self) -> None:
-        idle = make_driver(self.state_dir, self.owner, spares=0)
+        idle = make_driver(self.state_dir, self.owner, **self.options, spares=0)
         self.addCleanup(idle.close)
         idle.check()
         self.driver.close()
         command = [sys.executable, "-m", "tests.integration.isolation_server", "--check"]
         subprocess.run([*command, str(self.state_dir), self.owner], check=True)
-        handle = idle.start_worker(make_spec(self.owner, self.code), PATIENCE)
+        handle = idle.start_worker(self.spec(), PATIENCE)
         workerclient.wait_until_ready(handle.address)
 
     def _server(self) -> tuple[subprocess.Popen[str], base.Handle]:
@@ -466,12 +474,17 @@ class LeftoverTest(IsolationTestCase):
         self.driver.close()
         self.server_owner, self.server_state = self.owner, self.state_dir
         server = subprocess.Popen(
-            [sys.executable, "-m", "tests.integration.isolation_server", str(self.state_dir), self.owner],
+            [
+                *(sys.executable, "-m", "tests.integration.isolation_server"),
+                *(str(self.state_dir), self.owner, *self.server_options),
+            ],
             stdout=subprocess.PIPE,
             text=True,
         )
         assert server.stdout is not None
         self.addCleanup(server.stdout.close)
+        self.addCleanup(server.wait)
+        self.addCleanup(server.kill)
         handle = base.Handle.from_json(json.loads(server.stdout.readline()))
         self._daemonize(handle)
         return server, handle
@@ -516,6 +529,8 @@ class DemandTest(IsolationTestCase):
 class LesserModeTest(testtools.TestCase):
     """What a machine without root or without namespaces still has."""
 
+    options: dict[str, str] = {}  # noqa: RUF012
+
     def scenario(self, user: int | None, **options: Any) -> dict[str, Any]:
         """Run a function in another process and tell how; as ``user``, if that is not None."""
         directory = pathlib.Path(tempfile.mkdtemp(prefix="iso-", dir="/tmp"))
@@ -527,7 +542,7 @@ class LesserModeTest(testtools.TestCase):
         paths = [str(HOSTILE.parents[2]), *(path for path in sys.path if path.endswith("site-packages"))]
         result = subprocess.run(
             [interpreter, "-m", "tests.integration.isolation_server", "--once", str(directory), "owner"]
-            + [f"{name}={value}" for name, value in options.items()],
+            + [f"{name}={value}" for name, value in (self.options | options).items()],
             user=user,
             group=user,
             extra_groups=[] if user is not None else None,

@@ -33,10 +33,11 @@ class ServerTest(testtools.TestCase):
     """A server, which the fixture proves to have left nothing when it has ended."""
 
     options: ClassVar[dict[str, dict[str, Any]]] = {}
+    server_class: ClassVar[type[servers.Server]] = servers.Server
 
     def setUp(self) -> None:
         super().setUp()
-        self.server = servers.Server(**self.options)
+        self.server = self.server_class(**self.options)
         self.addOnException(lambda _: self.addDetail("server", content.text_content(self.server.tail())))
         self.useFixture(self.server)
         self.api = self.server.caller(token_of("p0"))

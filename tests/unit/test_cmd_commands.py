@@ -177,7 +177,7 @@ class FunctionCreateTests(CommandCase):
         self.assertIn("funcplat runtime create", err)
 
     def test_no_code_is_a_usage_error(self):
-        self.assertIn("--file, --directory or --package", self.fail(2, "function", "create", "hi"))
+        self.assertIn("--file, --directory, --package or --image", self.fail(2, "function", "create", "hi"))
 
     def test_a_refusal_of_the_server_is_shown_with_code_and_request(self):
         self.server.add_runtime()

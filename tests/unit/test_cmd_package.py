@@ -74,9 +74,24 @@ class PackageTests(FolderCase):
         self.assertRaises(failures.UsageFailure, package.from_directory, self.home / "missing")
 
     def test_a_file_that_cannot_be_imported_is_refused(self):
-        for name in ("my-function.py", "notes.txt", "a.b.py"):
+        for name in ("my-function.py", "notes.txt", "a.b.py", "a.b.js", ".js"):
             path = self.write(name)
             self.assertRaises(failures.UsageFailure, package.from_file, path)
+
+    def test_the_entry_of_a_file_is_its_function_main(self):
+        for name in ("hello.py", "hello.js", "hello.mjs", "hello.cjs", "my-hello.js"):
+            made = package.from_file(self.write(name))
+            self.addCleanup(made.file.close)
+            self.assertEqual(f"{name.rpartition('.')[0]}.main", made.entry)
+            self.assertEqual([name], zipfile.ZipFile(made.file).namelist())
+
+    def test_an_index_module_is_the_entry_of_a_folder_that_has_no_main_module(self):
+        self.write("lib/index.js")
+        self.assertIsNone(self.pack().entry)
+        self.write("index.mjs")
+        self.assertEqual("index.main", self.pack().entry)
+        self.write("main.py")
+        self.assertIsNone(self.pack().entry)
 
     def test_a_missing_file_is_refused(self):
         with testtools.ExpectedException(failures.UsageFailure, ".*gone.py.*"):

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import pathlib
+import platform
 import shutil
 import tempfile
+from collections.abc import Iterator
 
+import fixtures
 import testtools
 
 from funcplat import errors
@@ -18,6 +22,7 @@ from funcplat.drivers.process import (
     control,
     features,
     identity,
+    interpreters,
     options,
     run_dir,
     sandbox,
@@ -31,14 +36,31 @@ class ImageTest(testtools.TestCase):
 
     def test_names_of_old_runtimes_map_to_the_platforms_interpreter(self) -> None:
         for image in ("openstackqinling/python3-runtime:0.0.2", "funcplat/python3", "python"):
-            self.assertEqual(options.own_interpreter(), options.interpreter(self.default, image))
+            self.assertEqual(interpreters.own(), options.interpreter(self.default, image))
+
+    def test_names_of_nodejs_runtimes_map_to_the_node_in_path(self) -> None:
+        (images,) = (option.default for option in options.OPTS if option.name == "images")
+        with programs("node") as directory:
+            for image in ("openstackqinling/nodejs-runtime", "funcplat/nodejs", "node:22-slim"):
+                self.assertEqual(directory / "node", options.interpreter(images, image))
+            self.assertEqual(interpreters.own(), options.interpreter(images, "funcplat/python3"))
+
+    def test_a_name_that_is_not_in_path_is_told(self) -> None:
+        with programs():
+            error = self.assertRaises(errors.ImageUnknown, options.interpreter, ("*node*=node",), "nodejs")
+        self.assertIn("'node', and there is no such program in PATH", error.message)
+
+    def test_what_a_machine_allows_is_tried_with_the_platforms_own_if_functions_use_it(self) -> None:
+        self.assertEqual(interpreters.own(), options.first_interpreter(["x=/opt/node", "*=default"]))
+        self.assertEqual(interpreters.own(), options.first_interpreter([]))
+        self.assertEqual(pathlib.Path("/opt/node"), options.first_interpreter(["x=/opt/node", "y=/z"]))
 
     def test_the_first_match_counts(self) -> None:
         images = ("*python3.13*=/opt/python3.13/bin/python3", "*python*=default")
         self.assertEqual(
             pathlib.Path("/opt/python3.13/bin/python3"), options.interpreter(images, "x/python3.13:1")
         )
-        self.assertEqual(options.own_interpreter(), options.interpreter(images, "x/python3.12:1"))
+        self.assertEqual(interpreters.own(), options.interpreter(images, "x/python3.12:1"))
 
     def test_an_unknown_image_names_the_patterns(self) -> None:
         error = self.assertRaises(errors.ImageUnknown, options.interpreter, self.default, "cobol:1959")
@@ -49,11 +71,43 @@ class ImageTest(testtools.TestCase):
         self.assertRaises(errors.ImageUnknown, options.interpreter, ("*python*",), "python")
 
     def test_the_platforms_interpreter_is_not_that_of_a_virtual_environment(self) -> None:
-        self.assertFalse((options.own_interpreter().parent.parent / "pyvenv.cfg").exists())
+        self.assertFalse((interpreters.own().parent.parent / "pyvenv.cfg").exists())
 
     def test_every_option_explains_itself(self) -> None:
         for option in options.OPTS:
             self.assertGreater(len(option.help or ""), 40, option.name)
+
+
+@contextlib.contextmanager
+def programs(*names: str) -> Iterator[pathlib.Path]:
+    """A PATH with these programs and no others."""
+    with tempfile.TemporaryDirectory() as directory, fixtures.EnvironmentVariable("PATH", directory):
+        for name in names:
+            path = pathlib.Path(directory, name)
+            path.touch(0o755)
+        yield pathlib.Path(directory)
+
+
+class InterpreterTest(testtools.TestCase):
+    def test_only_tested_versions_are_taken(self) -> None:
+        path = pathlib.Path("/usr/bin/x")
+        for cls, version in ((interpreters.Python, "3.11.0rc1"), (interpreters.Node, "18.0.0-nightly")):
+            cls(path, version).check()
+        for cls, version in ((interpreters.Python, "3.10.9"), (interpreters.Node, "17.9.1")):
+            error = self.assertRaises(errors.DriverError, cls(path, version).check)
+            self.assertIn(f"{path} is {cls.language} {version}", error.message)
+
+    def test_the_platforms_own_is_not_asked(self) -> None:
+        found = interpreters.identify(interpreters.own())
+        self.assertEqual(("Python", platform.python_version()), (found.language, found.version))
+
+
+class EndTest(testtools.TestCase):
+    def test_the_end_of_a_supervisor_below_an_init_is_told_as_its_own(self) -> None:
+        for status in (9, 137 << 8):
+            self.assertEqual("signal SIGKILL", control._describe(status, 0))
+            self.assertEqual("signal SIGKILL, out of memory", control._describe(status, 1))
+        self.assertEqual("exit code 1", control._describe(1 << 8, 1))
 
 
 class UsersTest(testtools.TestCase):

@@ -23,7 +23,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from funcplat import errors
-from funcplat.drivers.process import cgroups
+from funcplat.drivers.process import cgroups, nodejs
 
 LOG = logging.getLogger(__name__)
 
@@ -57,6 +57,7 @@ class Greeting:
     scratch: pathlib.Path
     groups: cgroups.Cgroups
     spares: int
+    program: nodejs.Program | None = None  # what workers execute, where the zygote is not their interpreter
 
     def to_json(self) -> dict[str, Any]:
         hierarchies = [
@@ -73,6 +74,7 @@ class Greeting:
             "scratch": str(self.scratch),
             "hierarchies": hierarchies,
             "spares": self.spares,
+            "program": dataclasses.asdict(self.program) if self.program else None,
         }
 
 
@@ -111,12 +113,12 @@ class Child:
 class Zygote:
     """A zygote process.  Thread-safe."""
 
-    def __init__(self, interpreter: str, greeting: Greeting, clear: Callable[[], None]) -> None:
+    def __init__(self, python: str, greeting: Greeting, clear: Callable[[], None]) -> None:
         """Start nothing yet; ``clear`` removes what workers leave when the zygote itself was killed."""
-        self.interpreter = interpreter
+        self.interpreter = greeting.program.node if greeting.program else python
+        self._python = python
         self.mode = ""
         self.failures: list[tuple[str, str]] = []
-        self.python = ""
         self._greeting = greeting
         self._clear = clear
         self._children: dict[str, Child] = {}
@@ -149,6 +151,14 @@ class Zygote:
             self._control.shutdown(socket.SHUT_RDWR)
         if self._thread.ident is not None and self._thread is not threading.current_thread():
             self._thread.join(_END_TIMEOUT + 1)
+
+    def check_memory(self, size: int) -> None:
+        """Raise DriverError where a worker could not live on so many bytes."""
+        if self._greeting.program is not None and size < nodejs.LEAST_MEMORY:
+            raise errors.DriverError(
+                f"A worker of Node.js needs {nodejs.LEAST_MEMORY >> 20} MiB of memory at least, and the "
+                f"function has {size / (1 << 20):g}. Raise its memory_size."
+            )
 
     # -- workers --------------------------------------------------------------------------------
 
@@ -208,7 +218,7 @@ class Zygote:
         self._send(self._greeting.to_json())
         number = self._far_end.fileno()
         return subprocess.Popen(  # noqa: S603
-            [self.interpreter, "-I", "-S", "-c", _LOADER, str(number)],
+            [self._python, "-I", "-S", "-c", _LOADER, str(number)],
             env={},
             cwd="/",
             stdin=subprocess.DEVNULL,
@@ -246,7 +256,6 @@ class Zygote:
             self._bury(child, _describe(message["status"], message["oom_kills"]))
 
     def _welcome(self, message: Mapping[str, Any]) -> None:
-        self.python = message["python"]
         self.failures = [(mode, reason) for mode, reason in message["failures"]]
         self.mode = message["mode"] or ""
         if not self.mode:
@@ -298,8 +307,9 @@ def translate(number: int, message: str) -> errors.DriverError:
 
 def _describe(status: int, oom_kills: int) -> str:
     code = os.waitstatus_to_exitcode(status)
-    how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
-    return f"{how}, out of memory" if oom_kills and code < 0 else how
+    number = -code if code < 0 else code - 128  # an init tells of its supervisor's end as shells do
+    how = f"signal {signal.Signals(number).name}" if number > 0 else f"exit code {code}"
+    return f"{how}, out of memory" if oom_kills and number > 0 else how
 
 
 def _tail(log: int) -> str:

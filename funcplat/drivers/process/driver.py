@@ -21,7 +21,9 @@ from funcplat.drivers.process import (
     features,
     foreign,
     hierarchies,
+    interpreters,
     kernel,
+    nodejs,
     options,
     run_dir,
     sandbox,
@@ -32,11 +34,11 @@ from funcplat.drivers.process import (
 
 LOG = logging.getLogger(__name__)
 
-_OLDEST = (3, 11)
-
 
 class ProcessDriver(base.OrchestratorDriver):
     """Forks each worker from a *zygote*, an interpreter that is already warm, into namespaces of its own.
+
+    One of Node.js is executed there, since it cannot be forked warm; see `nodejs`.
 
     Workers end with the process that started them.  Files and control groups that a crash left behind are
     cleared away by the first call in the next process; those of a process that lives are left alone.
@@ -66,7 +68,7 @@ class ProcessDriver(base.OrchestratorDriver):
 
     def check(self) -> None:
         """Start an interpreter and rehearse a worker with it; raise what goes wrong."""
-        self._zygote(self._first_interpreter())
+        self._zygote(options.first_interpreter(self.options.images))
 
     def close(self) -> None:
         with self._lock:
@@ -81,7 +83,7 @@ class ProcessDriver(base.OrchestratorDriver):
                 self._ground = self._workers = None
 
     def features(self) -> Iterable[base.Feature]:
-        zygote = self._zygote(self._first_interpreter())
+        zygote = self._zygote(options.first_interpreter(self.options.images))
         ground, _ = self._prepared()
         mode = sandbox.Mode(zygote.mode)
         return list(features.describe(mode, zygote.failures, ground.groups, self._host_network))
@@ -89,12 +91,6 @@ class ProcessDriver(base.OrchestratorDriver):
     @property
     def _host_network(self) -> bool:
         return bool(self.options.network == "host")
-
-    def _first_interpreter(self) -> pathlib.Path:
-        paths = [entry.rpartition("=")[2].strip() for entry in self.options.images]
-        if options.OWN in paths or not paths:
-            return options.own_interpreter()
-        return pathlib.Path(paths[0])
 
     def _prepared(self) -> tuple[workers.Ground, workers.Workers]:
         with self._lock:
@@ -113,20 +109,26 @@ class ProcessDriver(base.OrchestratorDriver):
             self._ground.recover()
         return self._ground, self._workers
 
-    def _zygote(self, interpreter: pathlib.Path) -> control.Zygote:
+    def _zygote(self, path: pathlib.Path) -> control.Zygote:
         """The zygote of an interpreter, started anew where there is none.  Raises DriverError."""
         with self._lock:
             ground, _ = self._prepare()
-            zygote = self._zygotes.get(interpreter)
+            zygote = self._zygotes.get(path)
             if zygote is None or not zygote.alive:
-                zygote = control.Zygote(str(interpreter), self._greeting(ground), ground.recover)
+                interpreter = interpreters.identify(path)
+                zygote = self._made(interpreter, ground)
                 zygote.open()
-                LOG.info("zygote of %s (Python %s): %s", interpreter, zygote.python, zygote.mode)
-                self._zygotes[interpreter] = zygote
+                LOG.info("zygote of %s: %s", interpreter, zygote.mode)
+                self._zygotes[path] = zygote
             self._judge(zygote)
             return zygote
 
-    def _greeting(self, ground: workers.Ground) -> control.Greeting:
+    def _made(self, interpreter: interpreters.Interpreter, ground: workers.Ground) -> control.Zygote:
+        program = interpreter.program() if isinstance(interpreter, interpreters.Node) else None
+        python = interpreters.own() if program else interpreter.path
+        return control.Zygote(str(python), self._greeting(ground, program), ground.recover)
+
+    def _greeting(self, ground: workers.Ground, program: nodejs.Program | None) -> control.Greeting:
         modes = sandbox.ladder(os.geteuid() == 0, self.options.namespaces)
         return control.Greeting(
             modes=[mode.value for mode in modes],
@@ -137,6 +139,7 @@ class ProcessDriver(base.OrchestratorDriver):
             scratch=pathlib.Path(self._scratch.path),
             groups=ground.groups,
             spares=self.options.spares,
+            program=program,
         )
 
     def _next_user(self) -> int:
@@ -168,23 +171,20 @@ class ProcessDriver(base.OrchestratorDriver):
     # -- workers --------------------------------------------------------------------------------
 
     def check_image(self, image: str, deadline: float) -> None:
-        interpreter = options.interpreter(self.options.images, image)
+        path = options.interpreter(self.options.images, image)
         try:
-            zygote = self._zygote(interpreter)
+            self._zygote(path)
         except errors.DriverUnavailable:
             raise
         except errors.DriverError as error:
             raise errors.ImageUnknown(f"The image {image!r} cannot be run: {error.message}") from error
-        if tuple(map(int, zygote.python.split(".")[:2])) < _OLDEST:
-            raise errors.ImageUnknown(
-                f"{interpreter} is Python {zygote.python}; 3.11 is the oldest that works"
-            )
 
     def start_worker(self, spec: base.WorkerSpec, deadline: float) -> base.Handle:
         end = time.monotonic() + deadline
         if spec.owner != self.context.owner:
             raise errors.DriverError(f"worker {spec.worker_id} is of another installation: {spec.owner}")
         zygote = self._zygote(options.interpreter(self.options.images, spec.image))
+        zygote.check_memory(spec.memory)
         _, mine = self._prepared()
         return mine.start(spec, zygote, end)
 

@@ -74,7 +74,7 @@ def _memory(groups: cgroups.Cgroups) -> Feature:
     version = groups.controllers().get(cgroups.MEMORY)
     if version:
         return Feature("memory", _ENFORCED, f"cgroup v{version} for the whole worker, scratch space included")
-    detail = "RLIMIT_DATA for each process by itself"
+    detail = "RLIMIT_DATA for each process by itself (of Node.js: V8's bound on its heap)"
     return Feature("memory", _PARTIAL, f"{detail}; no memory cgroup: {groups.missing[cgroups.MEMORY]}")
 
 

@@ -167,12 +167,12 @@ def set_name(name: str) -> None:
     _check(_libc.prctl(_PR_SET_NAME, buffer, 0, 0, 0), "prctl(PR_SET_NAME)")
 
 
-def drop_bounding_set() -> None:
-    """Remove every capability from the bounding set: no exec gains one again.
+def drop_bounding_set(kept: frozenset[int]) -> None:
+    """Remove every capability but those ``kept`` from the bounding set: no exec gains another one again.
 
     Needs CAP_SETPCAP.
     """
-    for capability in range(64):
+    for capability in sorted(frozenset(range(64)) - kept):
         try:
             _prctl(_PR_CAPBSET_DROP, capability)
         except OSError as error:

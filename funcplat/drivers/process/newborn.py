@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import errno
 import functools
@@ -10,9 +11,10 @@ import os
 import signal
 import socket
 import traceback
+from collections.abc import Iterator
 from typing import Any, NoReturn
 
-from funcplat.drivers.process import cgroups, kernel, sandbox
+from funcplat.drivers.process import cgroups, kernel, nodejs, sandbox
 from funcplat.worker import host, supervisor
 
 ORDER_SIZE = 16 * 1024
@@ -30,6 +32,7 @@ class Newborn:
     user: int
     memory_events: int  # -1: there are none
     pids_events: int
+    program: nodejs.Program | None  # None: it serves in this interpreter
 
     def live(self, box: sandbox.Sandbox) -> NoReturn:
         """Be a worker; never returns."""
@@ -38,8 +41,7 @@ class Newborn:
             self._inherit_nothing()
             if self.line.recv(len(GO)) == GO:
                 box.settle()
-                self._serve(box)
-                code = 0
+                code = self._serve(box)
         except BaseException:  # the end of this process: its log is where that is told
             traceback.print_exc()
         finally:
@@ -55,34 +57,62 @@ class Newborn:
             if int(name) not in keep:
                 _close(int(name))
 
-    def _serve(self, box: sandbox.Sandbox) -> None:
+    def _serve(self, box: sandbox.Sandbox) -> int:
+        """Become what the zygote orders; returns an exit code."""
         data, descriptors, _, _ = socket.recv_fds(self.line, ORDER_SIZE, 2)
         if not data:
-            return  # the zygote ends, or has no use for this one
+            return 0  # the zygote ends, or has no use for this one
+        for descriptor in descriptors:
+            os.set_inheritable(descriptor, False)
         listener, log = descriptors
         os.dup2(log, 1)
         os.dup2(log, 2)
         os.close(log)
         order = json.loads(data)
-        inside = self._enter(box, sandbox.Birth(**order["birth"]))
+        birth = sandbox.Birth(**order["birth"])
+        if self.program is not None:
+            return self._attend(self.program, box, birth, listener, order["concurrency"])
+        with self._telling():
+            inside = self._enter(box, birth)
         supervisor.serve(self._host(inside, listener, order["concurrency"]))
+        return 0
+
+    def _attend(
+        self,
+        program: nodejs.Program,
+        box: sandbox.Sandbox,
+        birth: sandbox.Birth,
+        listener: int,
+        concurrency: int,
+    ) -> int:
+        given = nodejs.Given(listener, self.memory_events, self.pids_events, birth.memory, concurrency)
+        with self._telling():
+            inside = self._enter(box, birth)
+            pid = nodejs.start(program, inside, given)
+        os.close(listener)
+        return nodejs.attend(pid, inside)
 
     def _enter(self, box: sandbox.Sandbox, birth: sandbox.Birth) -> sandbox.Inside:
+        inside = box.enter(birth, self.user)
+        os.chdir(inside.scratch)
+        return inside
+
+    @contextlib.contextmanager
+    def _telling(self) -> Iterator[None]:
+        """Tell the zygote that this process has become a worker, or why not."""
         try:
-            inside = box.enter(birth, self.user)
-            os.chdir(inside.scratch)
+            yield
         except OSError as error:
             self.line.send(json.dumps(failure(error)).encode())
             raise
         self.line.send(GO)
-        return inside
 
     def _host(self, inside: sandbox.Inside, listener: int, concurrency: int) -> host.Host:
         return host.Host(
             listener=socket.socket(fileno=listener),
             concurrency=concurrency,
             lifeline=self.line.fileno(),
-            confine=inside.confine,
+            confine=inside.confinement.apply,
             oom_kills=functools.partial(cgroups.count, self.memory_events, "oom_kill"),
             pids_hits=functools.partial(cgroups.count, self.pids_events, "max"),
             code_dir=inside.code,

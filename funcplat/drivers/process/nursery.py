@@ -15,7 +15,7 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
-from funcplat.drivers.process import cgroups, kernel, newborn, sandbox, scratch, users
+from funcplat.drivers.process import cgroups, kernel, newborn, nodejs, processes, sandbox, scratch, users
 
 
 @dataclasses.dataclass(slots=True, eq=False)
@@ -50,6 +50,7 @@ class Means:
     """What workers are made with, alike for all."""
 
     box: sandbox.Sandbox
+    program: nodejs.Program | None
     groups: cgroups.Cgroups
     users: users.Users
     scratch: scratch.Scratch
@@ -103,7 +104,7 @@ class Nursery:
         try:
             pid = kernel.clone(self._means.box.namespaces)
             if pid == 0:
-                child = newborn.Newborn(far_end, user, memory_events, pids_events)
+                child = newborn.Newborn(far_end, user, memory_events, pids_events, self._means.program)
                 child.live(self._means.box)
         except OSError:
             line.close()
@@ -157,20 +158,13 @@ class Nursery:
         _close(worker.pidfd)
         _close(worker.memory_events)
         if not self._means.box.mode.namespaces:
-            self._kill_strays()
+            processes.end_children(self.workers)  # what a worker left behind has come to the zygote
         self._remove_group(worker.name)
         if worker.scratch:
             self._means.scratch.remove(worker.name)
         remove_files(worker.unlink)
         self._means.users.give(worker.user)
         return status, oom_kills
-
-    def _kill_strays(self) -> None:
-        """Without a pid namespace, what a worker left behind is now a child of the zygote."""
-        while strays := [pid for pid in _children() if pid not in self.workers]:
-            for pid in strays:
-                os.kill(pid, signal.SIGKILL)
-                os.waitpid(pid, 0)
 
     def _remove_group(self, name: str) -> None:
         try:
@@ -201,11 +195,6 @@ def say(text: str) -> None:
 def _close(descriptor: int) -> None:
     if descriptor >= 0:
         os.close(descriptor)
-
-
-def _children() -> list[int]:
-    with open(f"/proc/self/task/{os.getpid()}/children") as file:
-        return [int(pid) for pid in file.read().split()]
 
 
 def _start_time() -> str:

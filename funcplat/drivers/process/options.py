@@ -4,24 +4,23 @@ from __future__ import annotations
 
 import fnmatch
 import pathlib
-import sys
 from collections.abc import Sequence
 
 from oslo_config import cfg
 
 from funcplat import errors
-
-OWN = "default"
-"""Stands in ``images`` for the interpreter that runs the platform."""
+from funcplat.drivers.process import interpreters
 
 OPTS: Sequence[cfg.Opt] = (
     cfg.ListOpt(
         "images",
-        default=[f"*python*={OWN}"],
+        default=[f"*python*={interpreters.OWN}", "*node*=node"],
         help="Which interpreter runs a runtime, by the runtime's image name: pattern=interpreter, the first "
-        "match counts. Patterns are those of shells (``*``, ``?``, ``[]``); an interpreter is a path (Python "
-        f"3.11 or later), or '{OWN}' for the one that runs the platform. A runtime whose image matches none "
-        "gets the status error. Example: ``*python3.13*=/usr/local/bin/python3.13, *python*=default``",
+        "match counts. Patterns are those of shells (``*``, ``?``, ``[]``); an interpreter is a path, a name "
+        f"that is looked up in PATH, or '{interpreters.OWN}' for the Python that runs the platform. It is "
+        "asked what it is: Python 3.11 or later, or Node.js 18 or later. A runtime whose image matches none, "
+        "or whose interpreter is missing, gets the status error. Example: "
+        "``*python3.13*=/usr/bin/python3.13, *python*=default, js-*=/opt/node22/bin/node, *node*=node``",
     ),
     cfg.StrOpt(
         "isolation",
@@ -78,11 +77,14 @@ OPTS: Sequence[cfg.Opt] = (
 
 
 def interpreter(images: Sequence[str], image: str) -> pathlib.Path:
-    """The interpreter of a runtime's image.  Raises ImageUnknown with the patterns that there are."""
+    """The interpreter of a runtime's image.
+
+    Raises ImageUnknown with the patterns that there are, or with the name that is not in PATH.
+    """
     for entry in images:
-        pattern, _, path = entry.rpartition("=")
+        pattern, _, name = entry.rpartition("=")
         if pattern and fnmatch.fnmatchcase(image, pattern.strip()):
-            return own_interpreter() if path.strip() == OWN else pathlib.Path(path.strip())
+            return _located(name.strip(), f"The image {image!r} is run by")
     patterns = ", ".join(entry.rpartition("=")[0] or entry for entry in images)
     raise errors.ImageUnknown(
         f"The process driver has no interpreter for the image {image!r}. It knows: {patterns}. "
@@ -90,9 +92,22 @@ def interpreter(images: Sequence[str], image: str) -> pathlib.Path:
     )
 
 
-def own_interpreter() -> pathlib.Path:
-    """The interpreter below the virtual environment that the platform may run in.
+def first_interpreter(images: Sequence[str]) -> pathlib.Path:
+    """One that says what this machine allows: the platform's own, unless functions never use it.
 
-    Functions do not see the platform's packages.
+    Raises ImageUnknown.
     """
-    return pathlib.Path(getattr(sys, "_base_executable", None) or sys.executable).resolve()
+    names = [entry.rpartition("=")[2].strip() for entry in images]
+    if interpreters.OWN in names or not names:
+        return interpreters.own()
+    return _located(names[0], "[orchestrator_process] images names")
+
+
+def _located(name: str, subject: str) -> pathlib.Path:
+    path = interpreters.locate(name)
+    if path is None:
+        raise errors.ImageUnknown(
+            f"{subject} {name!r}, and there is no such program in PATH. Install it, "
+            "or give its path in [orchestrator_process] images."
+        )
+    return path

@@ -6,23 +6,24 @@ import os
 from collections.abc import Callable, Sequence
 from typing import NoReturn
 
-from funcplat.drivers.process import kernel, rootfs, sandbox
+from funcplat.drivers.process import kernel, nodejs, rootfs, sandbox
 
 _GO = b"\n"
 _MIB = 1 << 20
 
 
 def choose(
-    modes: Sequence[sandbox.Mode], layout: rootfs.Layout, user: int
+    modes: Sequence[sandbox.Mode], layout: rootfs.Layout, program: nodejs.Program | None, user: int
 ) -> tuple[sandbox.Sandbox | None, list[tuple[str, str]]]:
     """The first mode that works, prepared, and why those before it do not.
 
-    ``user``: as for `sandbox.Sandbox.admit`.
+    ``program``: what workers execute; None: they serve in this interpreter.  ``user``: as for
+    `sandbox.Sandbox.admit`.
     """
     failures: list[tuple[str, str]] = []
     for mode in modes:
         box = sandbox.Sandbox(mode, layout)
-        reason = _try(box, user)
+        reason = _try(box, program, user)
         if reason == "ok":
             box.prepare()
             return box, failures
@@ -30,12 +31,12 @@ def choose(
     return None, failures
 
 
-def _try(box: sandbox.Sandbox, user: int) -> str:
+def _try(box: sandbox.Sandbox, program: nodejs.Program | None, user: int) -> str:
     """Prepare and enter a sandbox in processes that end then: "ok", or the reason why that fails."""
     report, reporter = os.pipe2(os.O_CLOEXEC)
     pid = os.fork()
     if pid == 0:
-        _in_child(reporter, lambda: _prepare_and_fork(box, user, reporter))
+        _in_child(reporter, lambda: _prepare_and_fork(box, program, user, reporter))
     os.close(reporter)
     with open(report, "rb") as file:
         reason = file.read().decode(errors="replace")
@@ -43,13 +44,13 @@ def _try(box: sandbox.Sandbox, user: int) -> str:
     return reason or "the process that tried it died"
 
 
-def _prepare_and_fork(box: sandbox.Sandbox, user: int, reporter: int) -> None:
+def _prepare_and_fork(box: sandbox.Sandbox, program: nodejs.Program | None, user: int, reporter: int) -> None:
     box.prepare()
     admitted, admit = os.pipe2(os.O_CLOEXEC)
     pid = kernel.clone(box.namespaces)
     if pid == 0:
         os.close(admit)
-        _in_child(reporter, lambda: _enter(box, user, admitted, reporter))
+        _in_child(reporter, lambda: _enter(box, program, user, admitted, reporter))
     try:
         box.admit(pid, user)
         os.write(admit, _GO)
@@ -58,13 +59,19 @@ def _prepare_and_fork(box: sandbox.Sandbox, user: int, reporter: int) -> None:
         os.waitpid(pid, 0)
 
 
-def _enter(box: sandbox.Sandbox, user: int, admitted: int, reporter: int) -> None:
+def _enter(
+    box: sandbox.Sandbox, program: nodejs.Program | None, user: int, admitted: int, reporter: int
+) -> None:
     if os.read(admitted, 1) != _GO:
         return
     box.settle()
     birth = sandbox.Birth(None, "/", 64 * _MIB, False, 64, False, _MIB)
-    box.enter(birth, user).confine()
-    os.listdir(os.path.dirname(os.__file__))  # a function can read the standard library
+    inside = box.enter(birth, user)
+    if program is not None:
+        nodejs.rehearse(program, inside)
+    else:
+        inside.confinement.apply()
+        os.listdir(os.path.dirname(os.__file__))  # a function can read the standard library
     os.write(reporter, b"ok")
 
 

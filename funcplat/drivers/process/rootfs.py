@@ -10,11 +10,17 @@ from __future__ import annotations
 import dataclasses
 import errno
 import os
+import shutil
 
 from funcplat.drivers.process import kernel
 
 USER = 1000
 """The user and group that a function sees itself as."""
+WORKER = "/worker"
+"""Where the files of a worker are that is executed."""
+
+COVERED = ("/code/", "/dev/", "/etc/", "/function/", "/proc/", "/tmp/", f"{WORKER}/")
+"""Where a worker has something else than this machine."""
 
 _SYSTEM = ("usr", "bin", "sbin", "lib", "lib32", "lib64", "libx32")
 _DEVICES = ("null", "zero", "full", "random", "urandom")
@@ -49,9 +55,10 @@ class Layout:
     """What the template is made of."""
 
     root: str  # an empty directory: where the template is mounted
-    prefixes: tuple[str, ...]  # directories of the interpreter, shown at their own paths
+    prefixes: tuple[str, ...]  # directories and files of the interpreter, shown at their own paths
     hidden: tuple[str, ...]  # directories of the platform: emptied where they lie in a shown one
     host_network: bool  # name resolution as on the host
+    worker: str | None = None  # directory of a worker that is executed: copied to WORKER
 
 
 def build(layout: Layout) -> None:
@@ -66,6 +73,8 @@ def build(layout: Layout) -> None:
         _show_prefix(layout.root, prefix)
     for path in layout.hidden:
         _hide(layout.root, path)
+    if layout.worker:
+        _copy(layout.worker, layout.root + WORKER)
     _make_devices(layout.root)
     _make_etc(layout.root, layout.host_network)
     kernel.set_mount_attributes(layout.root, kernel.ATTR_RDONLY | kernel.ATTR_NOSUID)
@@ -100,6 +109,20 @@ def _hide(root: str, path: str) -> None:
     """Cover a directory that a shown one happens to contain with an empty one."""
     if os.path.isdir(root + path):
         kernel.mount("tmpfs", root + path, "tmpfs", kernel.MS_NOSUID | kernel.MS_NODEV, "size=4k,mode=0555")
+
+
+def _copy(source: str, target: str) -> None:
+    """Copy the scripts of a directory, by content.
+
+    So it makes no difference that other users cannot read an installation, or that it is replaced meanwhile.
+    """
+    os.mkdir(target)
+    with os.scandir(source) as entries:
+        for entry in entries:
+            if entry.is_dir():
+                _copy(entry.path, f"{target}/{entry.name}")
+            elif entry.name.endswith((".js", ".json")):
+                shutil.copyfile(entry.path, f"{target}/{entry.name}")
 
 
 def _make_devices(root: str) -> None:

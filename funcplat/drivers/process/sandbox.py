@@ -16,7 +16,6 @@ import resource
 import signal
 import socket
 import struct
-from collections.abc import Callable
 
 from funcplat.drivers.process import kernel, rootfs, seccomp
 
@@ -82,6 +81,7 @@ class Sandbox:
     def __init__(self, mode: Mode, layout: rootfs.Layout) -> None:
         self.mode = mode
         self._layout = layout
+        self._execs = layout.worker is not None
         self._filter = seccomp.program()
         self._cgroup_namespace = os.path.exists("/proc/self/ns/cgroup")
 
@@ -132,7 +132,8 @@ class Sandbox:
     def settle(self) -> None:
         """What a worker can do as soon as it was admitted, before it is known what it is for."""
         if self.mode is not Mode.PLAIN:
-            kernel.drop_bounding_set()
+            executed_as_root = self._execs and self.mode.changes_user
+            kernel.drop_bounding_set(_SUPERVISOR if executed_as_root else frozenset())
         if self.mode.namespaces:
             socket.sethostname("function")
             if not self._layout.host_network:
@@ -162,7 +163,13 @@ class Sandbox:
             self._take_user(user)
 
     def _supervisor(self, user: int) -> int:
-        """The user of the supervisor, as the worker sees it."""
+        """The user of the supervisor, as the worker sees it.
+
+        One that is executed has to be root to keep its capabilities, those of the bounding set, beyond that.
+        Ambient ones would stay with functions: a change between ordinary users takes none away.
+        """
+        if self._execs and self.mode.changes_user:
+            return 0
         return {Mode.RANGE: 0, Mode.SINGLE: rootfs.USER}.get(self.mode, user)
 
     def _function(self, user: int) -> int:
@@ -196,7 +203,8 @@ class Sandbox:
             assert birth.scratch is not None
             code, scratch = birth.code or f"{birth.scratch}/code", f"{birth.scratch}/tmp"
         function = self._function(user) if self.mode.changes_user else None
-        return Inside(code, scratch, Confinement(function, self._limits(birth), self._filter).apply)
+        confinement = Confinement(function, self._limits(birth), self._filter)
+        return Inside(code, scratch, self.mode.namespaces, confinement)
 
     def _limits(self, birth: Birth) -> tuple[tuple[int, int], ...]:
         limits = [(resource.RLIMIT_CORE, 0), (resource.RLIMIT_NOFILE, _OPEN_FILES)]
@@ -205,7 +213,7 @@ class Sandbox:
         if not birth.pids_limited:
             others = _tasks() if self.mode is Mode.PLAIN else 0  # which this limit counts, too
             limits.append((resource.RLIMIT_NPROC, birth.pids + others))
-        if not birth.memory_limited:
+        if not birth.memory_limited and not self._execs:  # Node.js reserves what it will not use
             limits.append((resource.RLIMIT_DATA, birth.memory + _data_size()))
         return tuple(limits)
 
@@ -216,7 +224,8 @@ class Inside:
 
     code: str
     scratch: str
-    confine: Callable[[], None]
+    namespaces: bool
+    confinement: Confinement
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -234,12 +243,16 @@ class Confinement:
             os.setresgid(self.user, self.user, self.user)
             os.setresuid(self.user, self.user, self.user)
         kernel.set_capabilities(frozenset())
+        kernel.set_no_new_privileges()
+        kernel.set_dumpable(True)
+        self.bound()
+
+    def bound(self) -> None:
+        """Give up what its user and capabilities have nothing to do with; for good, also for who executes."""
         for limit, value in self.limits:
             hard = resource.getrlimit(limit)[1]
             least = value if hard == resource.RLIM_INFINITY else min(value, hard)
             resource.setrlimit(limit, (least, least))
-        kernel.set_no_new_privileges()
-        kernel.set_dumpable(True)
         kernel.set_seccomp_filter(self.program)
 
 

@@ -1,20 +1,23 @@
 """The process that workers are forked from.  Standard library only.
 
-A driver starts one per interpreter, with an empty environment, and talks to it over a socket (AF_UNIX,
-SOCK_SEQPACKET): a JSON object a message, descriptors beside it.  When that socket closes, the zygote
-kills every worker, clears up after them and ends; so nothing outlives a server that is killed.
+It is an interpreter of Python also where what it forks executes something else, see `nodejs`.
+
+A driver starts one per interpreter of functions, with an empty environment, and talks to it over a
+socket (AF_UNIX, SOCK_SEQPACKET): a JSON object a message, descriptors beside it.  When that socket closes,
+the zygote kills every worker, clears up after them and ends; so nothing outlives a server that is killed.
 
 Messages to the zygote::
 
     {"op": "hello", "modes": [...], "root": path, "hidden": [...], "host_network": bool, "user": n,
-     "scratch": path, "hierarchies": [...], "spares": n}                         answered once
+     "scratch": path, "hierarchies": [...], "spares": n,
+     "program": null or {"node": path, "files": [...], "worker": path}}          answered once
     {"op": "start", "worker": ID, "code": path or null, "memory": n, "pids": n, "cpu": n, "disk": n,
      "concurrency": n, "unlink": [paths]}                                        with listener and log
     {"op": "stop", "worker": ID, "grace": seconds}                               answered by "ended"
 
 and from it::
 
-    {"op": "hello", "mode": MODE or null, "failures": [[mode, why], ...], "python": "3.12.1"}
+    {"op": "hello", "mode": MODE or null, "failures": [[mode, why], ...]}
     {"op": "started", "worker": ID, "pid": n, "name": group, "code": path}   shut in and about to serve
     {"op": "failed", "worker": ID, "errno": n, "message": "..."}             "ended" follows
     {"op": "ended", "worker": ID, "status": wait status, "oom_kills": n}     nothing of it is left
@@ -39,6 +42,7 @@ from funcplat.drivers.process import (
     cgroups,
     kernel,
     newborn,
+    nodejs,
     nursery,
     rehearsal,
     rootfs,
@@ -221,27 +225,37 @@ def main(control: socket.socket) -> None:
     """Be a zygote: agree with the driver at the other end of the socket, then serve it."""
     kernel.set_name("funcplat-zygote")
     kernel.set_parent_death_signal(signal.SIGTERM)
+    os.umask(0o022)  # functions, as other users, read what it makes
     greeting = json.loads(control.recv(_MESSAGE))
+    program = _program(greeting)
     modes = [sandbox.Mode(value) for value in greeting["modes"]]
-    box, failures = rehearsal.choose(modes, _layout(greeting), greeting["user"])
-    answer = {"mode": box.mode.value if box else None, "failures": failures}
-    send(control, {"op": "hello", "python": sys.version.split()[0], **answer})
+    layout = _layout(greeting, program)
+    box, failures = rehearsal.choose(modes, layout, program, greeting["user"])
+    send(control, {"op": "hello", "mode": box.mode.value if box else None, "failures": failures})
     if box is None:
         return
     # The end of the thread that started this process counts as the end of the conversation.
     signal.signal(signal.SIGTERM, lambda *_: control.shutdown(socket.SHUT_RD))
     gc.collect()
     gc.freeze()  # so that the collectors of workers do not write to what they share
-    Zygote(control, nursery.Nursery(_means(greeting, box))).run()
+    Zygote(control, nursery.Nursery(_means(greeting, box, program))).run()
 
 
-def _means(greeting: Mapping[str, Any], box: sandbox.Sandbox) -> nursery.Means:
+def _program(greeting: Mapping[str, Any]) -> nodejs.Program | None:
+    given = greeting["program"]
+    return nodejs.Program(given["node"], tuple(given["files"]), given["worker"]) if given else None
+
+
+def _means(
+    greeting: Mapping[str, Any], box: sandbox.Sandbox, program: nodejs.Program | None
+) -> nursery.Means:
     hierarchies = [
         cgroups.Hierarchy(each["version"], each["path"], frozenset(each["controllers"]))
         for each in greeting["hierarchies"]
     ]
     return nursery.Means(
         box=box,
+        program=program,
         groups=cgroups.Cgroups(tuple(hierarchies), {}),
         users=users.Users(greeting["user"]),
         scratch=scratch.Scratch(greeting["scratch"]),
@@ -249,11 +263,12 @@ def _means(greeting: Mapping[str, Any], box: sandbox.Sandbox) -> nursery.Means:
     )
 
 
-def _layout(greeting: Mapping[str, Any]) -> rootfs.Layout:
+def _layout(greeting: Mapping[str, Any], program: nodejs.Program | None) -> rootfs.Layout:
+    root, hidden, host_network = greeting["root"], tuple(greeting["hidden"]), greeting["host_network"]
+    if program is not None:
+        return rootfs.Layout(root, program.files, hidden, host_network, program.worker)
     named = [sys.base_prefix, sys.base_exec_prefix]
     prefixes = dict.fromkeys([*named, *map(os.path.realpath, named)])
     if "/" in prefixes:
         raise SystemExit("the interpreter's prefix is /, which would show the whole machine to functions")
-    return rootfs.Layout(
-        greeting["root"], tuple(prefixes), tuple(greeting["hidden"]), greeting["host_network"]
-    )
+    return rootfs.Layout(root, tuple(prefixes), hidden, host_network)
