@@ -1,14 +1,10 @@
-"""The tests."""
+"""The tests.
+
+What sets up the machine (``tools/quickstart``, ``tools/test``) imports this package, and a new machine has no
+library yet: nothing here but the standard library.
+"""
 
 import signal
-
-import hypothesis
-
-# How long an example takes says how busy the machine is.
-hypothesis.settings.register_profile(
-    "funcplat", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
-)
-hypothesis.settings.load_profile("funcplat")
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # A shell has started the tests in the background. What they start would ignore Ctrl-C too.

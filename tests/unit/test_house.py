@@ -108,6 +108,13 @@ class TestFiles(testtools.TestCase):
             found += [f"{path.relative_to(ROOT)}: {match}" for match in FOREIGN_PATHS.findall(text)]
         self.assertEqual([], found)
 
+    def test_what_sets_up_a_new_machine_needs_no_library(self) -> None:
+        code = f"import sys; sys.path.insert(0, {str(ROOT)!r}); from tests import environments, packages"
+        done = subprocess.run(
+            [sys.executable, "-I", "-S", "-c", code], capture_output=True, text=True, check=False
+        )
+        self.assertEqual(0, done.returncode, done.stderr)
+
     def test_modules_are_short(self) -> None:
         lengths = {
             str(path.relative_to(ROOT)): len(path.read_text().splitlines())
