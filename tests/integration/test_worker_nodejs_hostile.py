@@ -233,7 +233,7 @@ class OutputTest(nodejs_harness.NodeWorker):
               if (!calm) setTimeout(() => {
                 console.log("late".repeat(1000));
                 fs.writeSync(1, "late");
-                fs.writeFileSync("done", "");
+                setTimeout(() => { fs.writeSync(1, "later"); fs.writeFileSync("done", ""); }, 100);
               }, 100);
             };
             """

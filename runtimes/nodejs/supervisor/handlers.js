@@ -24,6 +24,7 @@ const DRAIN = 512 * 1024;
 const SEVERED = 1000;
 // Bytes of a report beyond the largest result: a failure's text may be longer.
 const SLACK = frames.MAX_MESSAGE + frames.MAX_EXPLANATION;
+const UNREAD = ['ECONNRESET', 'EPIPE']; // of a socket whose other end was closed before all was read there
 const LONGEST = 2 ** 31 - 1; // ms that a timer of Node.js can take
 
 const State = { BLANK: 0, IMPORTING: 1, IDLE: 2, BUSY: 3, DYING: 4 }; // dying: killed or dead, not reaped yet
@@ -62,6 +63,7 @@ class Handler {
     this._fresh = true; // its log still holds what the import wrote
     this._severed = false; // its end of the channel is closed
     this._mute = false; // its output is closed
+    this._deaf = false; // it has not read all that was sent to it, and never will
     this.exited = false;
     this._listen();
   }
@@ -73,7 +75,10 @@ class Handler {
     this._channel.on('end', () => this._sever());
     // What a write or read of a dead handler's sockets says, its end says better.
     this._output.on('error', () => (this._mute = true));
-    this._channel.on('error', () => this._sever());
+    this._channel.on('error', (error) => {
+      this._deaf ||= UNREAD.includes(error.code);
+      this._sever();
+    });
     this._child.on('error', () => this._sever());
     this._child.once('exit', (code, signal) => this._exited(code, signal));
   }
@@ -165,14 +170,18 @@ class Handler {
     this.exited = true;
     const running = () => this.state === State.IMPORTING || this.state === State.BUSY;
     // A report may have come right before the end.
-    if (running()) take(this._channel, (data) => this._receive(data));
-    if (running()) this._died(code, signal);
+    if (running()) this._deaf ||= take(this._channel, (data) => this._receive(data));
+    // One that was idle may have died right before it was given a call, which then nobody has begun.
+    const unheard = this._deaf && this.state === State.BUSY && !this.call.again ? this.call : null;
+    if (unheard !== null) this.call = null;
+    else if (running()) this._died(code, signal);
     if (this.state === State.IDLE) this._pool.withdraw(this);
     this.state = State.DYING;
     clearTimeout(this._timer);
     this._output.destroy();
     this._channel.destroy();
     this._pool.gone(this);
+    if (unheard !== null) this._pool.repeat(unheard);
   }
 
   // -- reports --------------------------------------------------------------------------------------
@@ -340,23 +349,24 @@ function variables(host) {
 
 /**
  * Read what a socket holds now, past its events. Node.js has no public way to ask that; `_handle` is what
- * there is.
+ * there is. Returns whether the other end was closed before all was read there.
  */
 function take(socket, see) {
   for (let room = DRAIN; room > 0;) {
     const descriptor = socket._handle?.fd ?? -1;
-    if (descriptor < 0) return;
+    if (descriptor < 0) return false;
     let length;
     try {
       length = fs.readSync(descriptor, BUFFER, 0, BUFFER.length, null);
     } catch (error) {
-      if (error.code === 'EAGAIN' || error.code === 'ECONNRESET') return;
+      if (error.code === 'EAGAIN' || error.code === 'ECONNRESET') return error.code === 'ECONNRESET';
       throw error;
     }
-    if (length === 0) return;
+    if (length === 0) return false;
     see(BUFFER.subarray(0, length));
     room -= length;
   }
+  return false;
 }
 
 function reported({ result, reason, message }) {

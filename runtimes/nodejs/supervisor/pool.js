@@ -61,6 +61,13 @@ class Pool {
     else this._place(call);
   }
 
+  /** Run a call again that its handler has not read. Only once: more often, the function has a hand in it. */
+  repeat(call) {
+    call.again = true;
+    if (this._idle.length) this._idle.pop().begin(call);
+    else this._place(call);
+  }
+
   /** A call has ended; `duration` in seconds. */
   finish(call, outcome, log, duration) {
     this.busy--;
