@@ -129,7 +129,8 @@ class Lender:
         client = self._client
         assert client is not None
         self._client = None
-        self._expired()  # an expiry that nobody has seen must not be one of the next call
+        # An expiry that nobody has seen, or that is yet to come, must not be one of the next call.
+        kernel.stop_timer(self._timer)
         return client
 
     def _expired(self) -> bool:
