@@ -30,12 +30,12 @@ def python_base() -> pathlib.Path:
 
 
 def node_base(node: str) -> pathlib.Path:
-    """The same with Node.js: ``node`` is its program."""
+    """The same with Node.js beside it, for functions that call Python: ``node`` is its program."""
     version = subprocess.run([node, "--version"], capture_output=True, text=True, check=True).stdout
     return _kept("node", version, functools.partial(_write_node, pathlib.Path(node).resolve()))
 
 
-def _kept(name: str, version: str, write: Callable[[tarfile.TarFile], None]) -> pathlib.Path:
+def _kept(name: str, version: str, write: Callable[[tarfile.TarFile], object]) -> pathlib.Path:
     digest = hashlib.sha256(pathlib.Path(__file__).read_bytes() + version.encode()).hexdigest()
     CACHE.mkdir(mode=0o700, exist_ok=True)
     path = CACHE / f"{name}-{digest[:16]}.tar"
@@ -53,7 +53,7 @@ def _kept(name: str, version: str, write: Callable[[tarfile.TarFile], None]) -> 
 def _write_system(tar: tarfile.TarFile) -> None:
     """What both have: a shell and its like."""
     busybox = pathlib.Path("/usr/bin/busybox" if os.path.exists("/usr/bin/busybox") else "/bin/busybox")
-    for name in ("bin", "etc", "tmp", "usr", "usr/local", "usr/local/bin", "usr/local/lib"):
+    for name in ("bin", "etc", "tmp", "usr", "usr/bin", "usr/local", "usr/local/bin", "usr/local/lib"):
         _add_directory(tar, name)
     _add(tar, busybox, "bin/busybox")
     applets = subprocess.run([busybox, "--list"], capture_output=True, text=True, check=True).stdout.split()
@@ -63,24 +63,30 @@ def _write_system(tar: tarfile.TarFile) -> None:
     _add_text(tar, "etc/group", "root:x:0:\n")
 
 
-def _write_python(tar: tarfile.TarFile) -> None:
+def _write_python(tar: tarfile.TarFile) -> set[str]:
+    """Names of the shared libraries that are there."""
     version = f"python{sys.version_info.major}.{sys.version_info.minor}"
     interpreter = pathlib.Path(getattr(sys, "_base_executable", sys.executable)).resolve()
     _add(tar, interpreter, f"usr/local/bin/{version}")
     _add_link(tar, "usr/local/bin/python3", version)
+    _add_link(tar, "usr/bin/python3", f"/usr/local/bin/{version}")
     shared = [interpreter]
     for source in _library(pathlib.Path(sysconfig.get_path("stdlib"))):
         relative = source.relative_to(sysconfig.get_path("stdlib"))
         _add(tar, source, f"usr/local/lib/{version}/{relative}")
         shared += [source] if ".so" in source.name else []
-    for source, name in _needed(shared).items():
+    needed = _needed(shared)
+    for source, name in needed.items():
         _add(tar, source, name)
+    return set(needed.values())
 
 
 def _write_node(node: pathlib.Path, tar: tarfile.TarFile) -> None:
+    shared = _write_python(tar)
     _add(tar, node, "usr/local/bin/node")
     for source, name in _needed([node]).items():
-        _add(tar, source, name)
+        if name not in shared:
+            _add(tar, source, name)
 
 
 def _library(directory: pathlib.Path) -> Iterator[pathlib.Path]:

@@ -5,6 +5,12 @@ Nothing of the platform itself imports this package.
 
 from funcplat.testing.orchestrator import OrchestratorDriverTests
 from funcplat.testing.storage import StorageDriverTests
-from funcplat.testing.worker import WorkerLimitTests, WorkerTests
+from funcplat.testing.worker import WorkerCarriedTests, WorkerLimitTests, WorkerTests
 
-__all__ = ["OrchestratorDriverTests", "StorageDriverTests", "WorkerLimitTests", "WorkerTests"]
+__all__ = [
+    "OrchestratorDriverTests",
+    "StorageDriverTests",
+    "WorkerCarriedTests",
+    "WorkerLimitTests",
+    "WorkerTests",
+]

@@ -26,11 +26,11 @@ from __future__ import annotations
 from funcplat.testing.worker_failures import FailureTests, ImportTests
 from funcplat.testing.worker_http import HttpTests
 from funcplat.testing.worker_invoke import AccessTests, CallTests, TimeoutTests
-from funcplat.testing.worker_load import LoadTests, PackageTests, ReadyTests
+from funcplat.testing.worker_load import LoadTests, PackageTests, ReadyTests, WorkerCarriedTests
 from funcplat.testing.worker_output import LiveLogTests, OutputTests
 from funcplat.testing.worker_processes import ProcessTests, WorkerLimitTests
 
-__all__ = ["HttpTests", "WorkerLimitTests", "WorkerTests"]
+__all__ = ["HttpTests", "WorkerCarriedTests", "WorkerLimitTests", "WorkerTests"]
 
 
 class WorkerTests(
@@ -47,4 +47,8 @@ class WorkerTests(
     LiveLogTests,
     ProcessTests,
 ):
-    """Everything that the protocol asks of a worker, but how it bears limits: `WorkerLimitTests`."""
+    """Everything that the protocol asks of every worker.
+
+    How a worker bears limits is in `WorkerLimitTests`; `WorkerCarriedTests` is for one that carries its
+    function.
+    """

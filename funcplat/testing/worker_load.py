@@ -97,10 +97,12 @@ class LoadTests(WorkerCase):
         self.assertEqual("data", self.value(client, ["ask", "cat", f"{path}/lib/data"]))
 
     def test_a_load_is_answered_while_the_import_goes_on(self) -> None:
+        client = self.start()
         started = time.monotonic()
-        client = self.loaded(["spin", 2.0])
+        environment = {"ON_IMPORT": json.dumps([["spin", 3.0]])}
+        self.assertEqual(200, client.load(self.package(), environment=environment).status)
         self.assertEqual("loaded", client.ready()["state"])
-        self.assertLess(time.monotonic() - started, 2.0)
+        self.assertLess(time.monotonic() - started, 3.0)
         self.assertEqual(5, self.value(client, ["value", 5]))
 
     def test_a_load_tells_nothing_of_an_import_that_will_fail(self) -> None:
@@ -133,6 +135,12 @@ class LoadTests(WorkerCase):
             answer = client.load(self.package(), **{name: value})
             self.assert_refused(400, answer)
             self.assertIn(name, answer.json()["message"], value)
+        self._assert_blank(client)
+
+    def test_an_entry_that_is_null_is_for_workers_that_carry_their_function(self) -> None:
+        client = self.start()
+        for package in (b"", self.package()):
+            self.assert_refused(400, client.load(package, entry=None))
         self._assert_blank(client)
 
     def test_a_secret_may_have_255_characters_of_any_kind(self) -> None:
@@ -261,3 +269,22 @@ class PackageTests(WorkerCase):
         here = self.value(client, ["here"])
         for path in ("/evil", f"{here}/evil", f"{here}/../evil", f"{here}/bb"):
             self.value(client, ["run", "test", "!", "-e", path])
+
+
+class WorkerCarriedTests(WorkerCase):
+    """For a worker that carries its function, the module of steps, as one in an image of a user does."""
+
+    def test_an_entry_that_is_null_is_the_one_that_the_worker_carries(self) -> None:
+        client = self.start()
+        answer = client.load(entry=None, labels={"function_id": "f-1", "function_version": 2})
+        self.assertEqual(200, answer.status, answer)
+        self.assertEqual(["e1", "f-1", 2], self.value(client, ["context"]))
+        self.assert_serves(client)
+
+    def test_neither_path_nor_package_goes_with_an_entry_that_is_null(self) -> None:
+        client = self.start()
+        self.assert_refused(400, client.load(self.package(), entry=None))
+        self.assert_refused(400, client.load(path="/", entry=None))
+        self.assertEqual("blank", client.ready()["state"])
+        self.assertEqual(200, client.load(entry=None).status)
+        self.assert_serves(client)

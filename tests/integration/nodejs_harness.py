@@ -36,6 +36,8 @@ class NodeWorker(worker_harness.LocalWorker):
 
     def argv(self, listener: int) -> list[str]:
         given = [f"--listen=fd:{listener}", *self.options]
+        if self.carried is not None:
+            given += ["--entry=main.main", f"--function={self.carried}"]
         if self.lifeline is not None:
             given.append(f"--lifeline={self.lifeline}")
         return [*self.command(), *given]

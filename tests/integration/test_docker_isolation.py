@@ -62,18 +62,27 @@ def end_supervisor():
 
 
 class HostileTest(testtools.TestCase):
+    memory = 64 * MIB
+    pids = 32
+
     def setUp(self) -> None:
         super().setUp()
         self.url = docker_engine.url()
-        self.image = docker_engine.python_image(self.url)
+        self.image = self.find_image()
         self.directory = pathlib.Path(tempfile.mkdtemp(prefix="iso-"))
         self.addCleanup(shutil.rmtree, self.directory, ignore_errors=True)
         self.directory.chmod(0o755)
         self.code = self.directory / "code"
         self.code.mkdir()
-        (self.code / "main.py").write_text(HOSTILE.read_text() + SPOIL)
+        self.write_code()
         self.owner = str(uuid.uuid4())
         self.driver = self.make_driver()
+
+    def find_image(self) -> str:
+        return docker_engine.python_image(self.url)
+
+    def write_code(self) -> None:
+        (self.code / "main.py").write_text(HOSTILE.read_text() + SPOIL)
 
     def make_driver(self, **options: Any) -> driver.DockerDriver:
         context = base.Context(
@@ -98,8 +107,8 @@ class HostileTest(testtools.TestCase):
             "owner": self.owner,
             "image": self.image,
             "cpu": 2000,
-            "memory": 64 * MIB,
-            "pids": 32,
+            "memory": self.memory,
+            "pids": self.pids,
             "disk": 16 * MIB,
             "concurrency": 3,
             "code_path": self.code,

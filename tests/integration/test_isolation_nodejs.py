@@ -58,6 +58,14 @@ class NodeSecretsTest(NodeTestCase, test_isolation.SecretsTest):
         results = self.attack("reach", paths=[str(package), str(package.parent / "setup.cfg")])
         self.assertEqual([["ENOENT"] * 2] * 2, list(results.values()))
 
+    def test_a_server_that_keeps_its_files_to_itself_does_not_keep_the_system_from_functions(self) -> None:
+        self.addCleanup(os.umask, os.umask(0o077))
+        other = test_isolation.make_driver(self.state_dir, self.owner, **self.options)
+        self.addCleanup(other.close)
+        with test_isolation.loaded(other.start_worker(self.spec(), test_isolation.PATIENCE)) as client:
+            self.assertIn("passwd", client.invoke({"action": "list", "path": "/etc"}).output)
+            self.assertIn("null", client.invoke({"action": "list", "path": "/dev"}).output)
+
 
 class NodeNetworkTest(NodeTestCase, test_isolation.NetworkTest):
     pass

@@ -5,7 +5,7 @@ from __future__ import annotations
 import resource
 from typing import ClassVar
 
-from funcplat.testing import WorkerLimitTests, WorkerTests
+from funcplat.testing import WorkerCarriedTests, WorkerLimitTests, WorkerTests
 from funcplat.testing.worker import HttpTests
 from tests.integration import nodejs_harness, worker_harness, worker_local
 
@@ -36,6 +36,12 @@ class PythonLimitTest(WorkerLimitTests, worker_harness.PythonWorker):
         )
 
 
+class PythonCarriedTest(WorkerCarriedTests, worker_harness.PythonWorker):
+    def setUp(self) -> None:
+        super().setUp()
+        self.carried = self.place({self.module: self.source})
+
+
 class PythonLocalTest(worker_local.LocalTests, worker_harness.PythonWorker):
     peak: ClassVar[int] = 64 * MIB
 
@@ -62,6 +68,12 @@ class NodeLimitTest(WorkerLimitTests, nodejs_harness.NodeWorker):
         self.options = (f"--user={user}:{user}", f"--memory={self.memory}")
         limit = (self.processes, self.processes)
         self.before = lambda: resource.setrlimit(resource.RLIMIT_NPROC, limit)
+
+
+class NodeCarriedTest(WorkerCarriedTests, nodejs_harness.NodeWorker):
+    def setUp(self) -> None:
+        super().setUp()
+        self.carried = self.place({self.module: self.source})
 
 
 class NodeLocalTest(worker_local.LocalTests, nodejs_harness.NodeWorker):

@@ -10,7 +10,7 @@ import unittest
 
 import testtools
 
-from funcplat.testing import WorkerLimitTests, WorkerTests, worker_functions
+from funcplat.testing import WorkerCarriedTests, WorkerLimitTests, WorkerTests, worker_functions
 from tests import environments
 from tests.integration import worker_harness
 
@@ -123,5 +123,5 @@ class DocumentTest(testtools.TestCase):
 
     def test_every_class_of_tests_is_documented(self) -> None:
         parts = {each for each in WorkerTests.__mro__ if any(name.startswith("test_") for name in vars(each))}
-        for each in (*parts, WorkerLimitTests):
+        for each in (*parts, WorkerCarriedTests, WorkerLimitTests):
             self.assertIn(f"``{each.__module__.rpartition('.')[2]}.{each.__name__}``", self.page)

@@ -30,7 +30,7 @@ NOBODY = 54321  # the first of some users who have no other processes
 _SERVE = """
 import os, signal, socket, subprocess, sys, threading
 sys.path.insert(0, {house!r})
-from funcplat.worker import host, supervisor
+from funcplat.worker import host, load, supervisor
 def count(name):
     with open({directory!r} + "/" + name) as file:
         return int(file.read())
@@ -40,6 +40,7 @@ def confine():
 sys.path.remove({house!r})
 supervisor.serve(host.Host(
     listener=socket.socket(fileno={fd}), concurrency=3, lifeline={lifeline}, confine=confine,
+    carried={carried},
     oom_kills=lambda: count("oom_kills"), pids_hits=lambda: count("pids_hits"),
     code_dir={directory!r} + "/pushed/code", scratch={directory!r} + "/scratch",
 ))
@@ -61,6 +62,7 @@ class LocalWorker(WorkerCase, testtools.TestCase):
     def setUp(self) -> None:
         super().setUp()
         self.lifeline: int | None = None  # descriptor that the worker is given
+        self.carried: str | None = None  # directory of the functions, for a worker that is not given any
         self.before: Callable[[], None] | None = None  # called in its process before it is one
         self.counts = {"oom_kills": 0, "pids_hits": 0}  # as it is started
         self._processes: dict[Address, subprocess.Popen[bytes]] = {}
@@ -195,6 +197,7 @@ class PythonWorker(LocalWorker):
             defect=self.defect,
             fd=listener,
             lifeline=self.lifeline,
+            carried=f"load.Carried('main.main', {self.carried!r})" if self.carried else None,
         )
         return [sys.executable, "-I", "-S", "-c", code]
 

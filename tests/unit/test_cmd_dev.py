@@ -16,7 +16,7 @@ import urllib.parse
 import fixtures
 import testtools
 
-from funcplat.cmd import sources
+from funcplat.cmd import dev, failures, sources
 
 PATIENCE = 30.0
 
@@ -77,6 +77,18 @@ class DevCase(testtools.TestCase):
         status, text = self.call(*args, **kwargs)
         self.assertEqual(200, status, text)
         return json.loads(text)
+
+
+class PlaceTests(testtools.TestCase):
+    def test_modules_of_nodejs_are_refused_with_what_runs_them(self):
+        folder = pathlib.Path(self.useFixture(fixtures.TempDir()).path)
+        index = folder / "index.js"
+        index.touch()
+        for path in (folder, index):
+            with testtools.ExpectedException(failures.UsageFailure, f".*node -e 'import..{index}.*"):
+                dev._place(path, None)
+        (folder / "main.py").touch()
+        self.assertEqual((folder.resolve(), "main.main"), dev._place(folder, None))
 
 
 class CallTests(DevCase):

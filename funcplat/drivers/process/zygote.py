@@ -225,6 +225,7 @@ def main(control: socket.socket) -> None:
     """Be a zygote: agree with the driver at the other end of the socket, then serve it."""
     kernel.set_name("funcplat-zygote")
     kernel.set_parent_death_signal(signal.SIGTERM)
+    control.set_inheritable(False)
     os.umask(0o022)  # functions, as other users, read what it makes
     greeting = json.loads(control.recv(_MESSAGE))
     program = _program(greeting)
