@@ -29,14 +29,20 @@ from funcplat.core.code import Code
 from funcplat.core.deliveries import Deliveries, DeliveryOptions
 from funcplat.core.executions import Executions
 from funcplat.core.functions import Functions, Limits
+from funcplat.core.idempotency import Idempotency
 from funcplat.core.imageruns import ImageRuns
 from funcplat.core.images import Images
+from funcplat.core.interventions import Interventions
 from funcplat.core.jobs import Jobs
 from funcplat.core.packagestore import PackageStore, StoreOptions
+from funcplat.core.queue import Queue, QueueOptions
+from funcplat.core.queueing import Acceptance
 from funcplat.core.recording import Recording
+from funcplat.core.retries import RetryOptions
 from funcplat.core.routes import Routes
 from funcplat.core.runtimes import Runtimes
 from funcplat.core.starts import Starts
+from funcplat.core.tallies import Tallies
 from funcplat.core.ticks import Ticks
 from funcplat.core.versions import Versions
 from funcplat.core.webhooks import Webhooks
@@ -82,6 +88,10 @@ class Services:
     ticks: Ticks
     webhooks: Webhooks
     deliveries: Deliveries
+    queue: Queue
+    interventions: Interventions
+    idempotency: Idempotency
+    tallies: Tallies
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -116,7 +126,7 @@ def services(conf: cfg.ConfigOpts) -> Iterator[Services]:
         if db.is_sqlite:
             built.servers.forget_others()
         built.workers.forget_dead()
-        built.executions.settle_lost()
+        built.queue.settle_lost()
         yield built
 
 
@@ -125,7 +135,7 @@ async def invocation(built: Services) -> AsyncIterator[Invocation]:
     """The invocation path, on the running event loop."""
     conf = built.conf
     run = threads(conf.api.threads, "core")
-    recording = Recording(built.db)
+    recording = Recording(built.db, shard=built.tallies.shard, max_age=conf.engine.max_age)
     at_once = Recording(built.db, waits=False) if built.db.is_sqlite else None
     recorder = Recorder(recording.write, functools.partial(at_once.write, durable=False) if at_once else None)
     # Cold starts wait for engines and imports; lists and uploads must not wait for them.
@@ -146,7 +156,8 @@ async def invocation(built: Services) -> AsyncIterator[Invocation]:
         conf.orchestrator.image_runs,
         conf.resource_limits.max_log,
     )
-    calls = Calls(router, one_shots, recorder, built.server_id, conf.resource_limits.import_timeout, lost)
+    import_timeout, judge = conf.resource_limits.import_timeout, built.queue.judge
+    calls = Calls(router, one_shots, recorder, built.server_id, import_timeout, lost, judge)
     aliases = AliasTable(built.aliases.find, run)
     try:
         yield Invocation(run, router, aliases, one_shots, recorder, calls)
@@ -218,6 +229,14 @@ def _build(
     options = _worker_options(conf, owner, server_id, node)
     workers = Workers(db, orchestrators, options)
     starts = Starts(db, orchestrators, store, images, workers, options)
+    tallies = Tallies(db, server_id)
+    acceptance = Acceptance(tallies, conf.engine.max_age)
+    queue = Queue(
+        db,
+        server_id,
+        tallies,
+        QueueOptions(RetryOptions.from_conf(conf), conf.engine.concurrency_per_function),
+    )
     return Services(
         conf=conf,
         state_dir=state_dir,
@@ -236,15 +255,20 @@ def _build(
         starts=starts,
         image_runs=ImageRuns(orchestrators, images, starts, workers, options),
         routes=Routes(db, workers),
-        executions=Executions(db, server_id, conf.engine.max_attempts),
+        executions=Executions(db),
         jobs=Jobs(db, models.now(), conf.resource_limits.max_input),
-        ticks=Ticks(db, models.now(), conf.engine.tick_tolerance, conf.resource_limits.max_input),
+        ticks=Ticks(db, models.now(), conf.engine.tick_tolerance, conf.resource_limits.max_input, acceptance),
         webhooks=Webhooks(db, models.now(), conf.webhooks.rotation_overlap),
         deliveries=Deliveries(
             db,
             models.now(),
             DeliveryOptions(conf.webhooks.tolerance, conf.webhooks.remember, conf.resource_limits.max_input),
+            acceptance,
         ),
+        queue=queue,
+        interventions=Interventions(db, queue, tallies, conf.engine.max_age),
+        idempotency=Idempotency(db, acceptance, conf.api.idempotency_window),
+        tallies=tallies,
     )
 
 

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from oslo_config import cfg
 
 from funcplat import errors, webhookconf
+from funcplat.engineconf import ENGINE_OPTS
 
 KIB = 1024
 MIB = 1024 * KIB
@@ -77,6 +78,12 @@ API_OPTS: list[cfg.Opt] = [
         default=False,
         help="Log one line a request. Off by default: it costs a tenth of the warm throughput, and "
         "executions are records anyway.",
+    ),
+    cfg.FloatOpt(
+        "idempotency_window",
+        default=86400.0,
+        min=1.0,
+        help="Seconds for which an Idempotency-Key makes a repeated request give the execution of the first.",
     ),
     cfg.FloatOpt(
         "shutdown_grace",
@@ -274,54 +281,6 @@ SCALING_OPTS: list[cfg.Opt] = [
         default=60.0,
         min=0.1,
         help="Seconds that a call may wait for a worker.",
-    ),
-]
-
-ENGINE_OPTS: list[cfg.Opt] = [
-    cfg.FloatOpt(
-        "poll_interval",
-        default=0.5,
-        min=0.05,
-        help="Seconds between looks for queued executions and changes that other processes made.",
-    ),
-    cfg.FloatOpt(
-        "lease",
-        default=30.0,
-        min=3.0,
-        help="Seconds after which a running execution whose server does not renew it counts as lost. "
-        "Renewed three times in that span.",
-    ),
-    cfg.IntOpt(
-        "max_attempts",
-        default=3,
-        min=1,
-        help="How often an asynchronous execution is started whose server died under it.",
-    ),
-    cfg.IntOpt(
-        "concurrency",
-        default=64,
-        min=1,
-        help="Asynchronous executions that one engine runs at once.",
-    ),
-    cfg.FloatOpt(
-        "schedule_interval",
-        default=1.0,
-        min=0.05,
-        help="Seconds between looks for jobs that other processes made or changed. For jobs that it knows an "
-        "engine wakes up when they are due.",
-    ),
-    cfg.FloatOpt(
-        "tick_tolerance",
-        default=60.0,
-        min=1.0,
-        help="Seconds after which a tick of a job that no engine has made counts as missed: the job's "
-        "missed_ticks says what becomes of it.",
-    ),
-    cfg.FloatOpt(
-        "reap_interval",
-        default=5.0,
-        min=0.1,
-        help="Seconds between rounds of the reaper: idle, dead and foreign workers, unreferenced packages.",
     ),
 ]
 

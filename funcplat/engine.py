@@ -11,8 +11,9 @@ import logging
 from collections.abc import Awaitable, Callable
 
 from funcplat import errors
-from funcplat.bootstrap import Invocation, Services
+from funcplat.bootstrap import Invocation, Services, threads
 from funcplat.core.executions import Record
+from funcplat.core.turns import Lane
 
 LOG = logging.getLogger(__name__)
 PURGE_AGE = 3600.0
@@ -23,6 +24,10 @@ FORGOTTEN_AFTER = 1.5
 """Seconds after which no call is on its way to a draining worker: routers forget it within one."""
 MAX_TICKS = 100
 """Jobs of which a tick is made in one transaction."""
+SETTLE_INTERVAL = 1.0
+"""Seconds between looks for what dead servers ran, and for what has waited for too long."""
+CANCEL_INTERVAL = 0.5
+"""Seconds between looks for executions that shall end."""
 DRAIN_INTERVAL = 0.1
 """Seconds between looks at draining workers, while there are any."""
 
@@ -42,7 +47,9 @@ class Engine:
         self._takes_queue = takes_queue
         self._stopping = False
         self._claiming = asyncio.Lock()
-        self._executions: set[asyncio.Task[Record]] = set()
+        self._executions: dict[asyncio.Task[Record], Lane] = {}
+        # Of its own: whatever keeps the others busy must not make this server look dead.
+        self._lease_thread = threads(1, "lease")
         self._loops: list[asyncio.Task[None]] = []
 
     def start(self) -> None:
@@ -51,10 +58,13 @@ class Engine:
             ("changes", poll, self._settle, self._changed),
             ("leases", self._options.lease / 3, self._renew, None),
             ("reaper", reap, self._reap, None),
+            ("lost executions", SETTLE_INTERVAL, self._settle_lost, None),
+            ("cancellations", CANCEL_INTERVAL, self._cancel, None),
         ]
         if self._takes_queue:
             rounds.append(("queue", poll, self._claim, self._queued))
             rounds.append(("schedule", self._options.schedule_interval, self._schedule, self._scheduled))
+            rounds.append(("delayed executions", poll, self._promote, None))
             rounds.append(("sweeper", SWEEP_INTERVAL, self._sweep, None))
         self._loops = [asyncio.create_task(self._loop(*each), name=each[0]) for each in rounds]
 
@@ -87,7 +97,7 @@ class Engine:
         for loop in self._loops:
             loop.cancel()
         await asyncio.gather(*self._loops, return_exceptions=True)
-        if released := await self._run(self._services.executions.release):
+        if released := await self._run(self._services.queue.release):
             LOG.info("%d unfinished executions are queued again", released)
 
     # -- the loops -----------------------------------------------------------------------------------------
@@ -115,18 +125,30 @@ class Engine:
             return
         wake.clear()
 
+    async def _promote(self) -> None:
+        if await self._run(self._services.queue.promote):
+            self.wake_queue()
+
     async def _claim(self) -> None:
+        while await self._claim_some():
+            pass
+
+    async def _claim_some(self) -> bool:
+        """Whether there may be more."""
         async with self._claiming:
             room = self._options.concurrency - len(self._executions)
             if self._stopping or room <= 0:
-                return
-            for record in await self._run(self._services.executions.claim, room):
+                return False
+            lanes = list(self._executions.values())
+            claimed: list[Record] = await self._run(self._services.queue.claim, room, lanes)
+            for record in claimed:
                 task = asyncio.create_task(self._invocation.calls.run_claimed(record))
-                self._executions.add(task)
+                self._executions[task] = record.project_id, record.function_id
                 task.add_done_callback(self._finished)
+            return bool(claimed)
 
     def _finished(self, task: asyncio.Task[Record]) -> None:
-        self._executions.discard(task)
+        del self._executions[task]
         self._queued.set()
         if not task.cancelled() and (error := task.exception()) is not None:
             LOG.error("a claimed execution could not be settled", exc_info=error)
@@ -174,9 +196,18 @@ class Engine:
             await self._run(self._services.workers.stop_drained, FORGOTTEN_AFTER)
 
     async def _renew(self) -> None:
-        if not await self._run(self._services.servers.renew):
+        if not await self._lease_thread(self._services.servers.renew):
             LOG.error("this server's lease was over: others have taken its executions; it starts afresh")
-            await self._run(self._services.servers.register)
+            await self._lease_thread(self._services.servers.register)
+
+    async def _settle_lost(self) -> None:
+        if await self._run(self._services.queue.settle_lost):
+            self.wake_queue()
+        await self._run(self._services.queue.expire)
+
+    async def _cancel(self) -> None:
+        for execution_id in await self._run(self._services.queue.cancellations):
+            await self._invocation.calls.cancel(execution_id)
 
     async def _reap(self) -> None:
         services, router = self._services, self._invocation.router
@@ -187,8 +218,6 @@ class Engine:
         if drained := await self._run(services.workers.drain_idle, services.conf.scaling.idle_timeout):
             router.drained(drained)
             self.wake_changes()
-        if await self._run(services.executions.settle_lost):
-            self.wake_queue()
         await self._run(services.servers.remove_expired)
         await self._run(services.workers.reap)
 
@@ -196,3 +225,4 @@ class Engine:
         await self._run(self._services.workers.purge, PURGE_AGE)
         await self._run(self._services.deliveries.forget)
         await self._run(self._services.store.sweep)
+        await self._run(self._services.idempotency.sweep)

@@ -23,7 +23,7 @@ The tree::
     |   |   +-- RuntimeNotAvailable  409
     |   |   +-- Replayed             409  a webhook's call was let in before
     |   +-- TooLarge                 413
-    |   +-- RateLimited              429
+    |   +-- IdempotencyKeyReused     422  and RateLimited 429
     +-- Overloaded                   503  a bounded queue is full
     +-- ConfigError                  start-up only: an option that cannot work
     |   +-- PluginError              a driver is missing, broken, doubled or of another version
@@ -261,6 +261,12 @@ class RuntimeNotAvailable(Conflict):
     """The runtime is not available."""
 
     code = "runtime_not_available"
+
+
+class IdempotencyKeyReused(RequestError):
+    """Something else was asked with this Idempotency-Key before; use another key."""
+
+    code = "idempotency_key_reused"
 
 
 class Replayed(Conflict):

@@ -37,6 +37,8 @@ class ReasonCode(enum.StrEnum):
     QUEUE_FULL = "queue_full"  # too many calls waited for a worker
     QUEUE_TIMEOUT = "queue_timeout"  # no worker became free in time
     SERVER_LOST = "server_lost"  # the server that ran it went away
+    EXPIRED = "expired"  # it waited for longer than its maximum age
+    CANCELLED = "cancelled"  # its project or an admin cancelled it
     RUNTIME_NOT_AVAILABLE = "runtime_not_available"  # the runtime is not available any more
     FUNCTION_DELETED = "function_deleted"  # the function was deleted while the call waited
     PLATFORM_ERROR = "platform_error"  # a defect or an outage of the platform

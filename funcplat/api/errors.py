@@ -27,6 +27,7 @@ STATUS: dict[type[errors.FuncplatError], int] = {
     errors.NotDownloadable: 405,
     errors.Conflict: 409,
     errors.TooLarge: 413,
+    errors.IdempotencyKeyReused: 422,
     errors.RateLimited: 429,
     errors.Overloaded: 503,
     errors.DriverUnavailable: 503,

@@ -15,8 +15,9 @@ from funcplat.api.middleware import Request, identity
 from funcplat.api.resource import Desk, Resource, check_uuid, respond, respond_list
 from funcplat.auth.base import Identity
 from funcplat.core import executions as core
-from funcplat.core import inputs
+from funcplat.core import inputs, retries
 from funcplat.core.executions import Record
+from funcplat.core.idempotency import Key
 from funcplat.invoke.router import Line
 
 MAX_WAIT = 30.0
@@ -41,20 +42,52 @@ class Executions(Resource):
 
     async def on_post(self, req: Request, resp: falcon.asgi.Response) -> None:
         """Calls a function: with ``sync`` the answer holds the result, else it comes at once."""
-        resp.data = await self.create(identity(req), await self.body(req))
+        key = req.get_header("Idempotency-Key")
+        body = await self.body(req)
+        resp.data = await self.create(identity(req), body, None if key is None else key.encode("latin-1"))
         resp.status = 201
         resp.content_type = falcon.MEDIA_JSON
 
-    async def create(self, caller: Identity, data: bytes) -> bytes:
-        """The same for a body as it came; returns the body of the answer (status 201)."""
+    async def create(self, caller: Identity, data: bytes, key: bytes | None = None) -> bytes:
+        """The same for a body as it came; returns the body of the answer (status 201).
+
+        ``key``: the header Idempotency-Key.
+        """
         self.policy.check("execution:create", caller)
         body = schemas.decode(data, schemas.CreateExecution)
-        line = await self._line(caller, body)
-        record = self._record(caller, body)
+        if key is not None:
+            return await self._create_once(caller, body, Key.of(caller.project_id, key, data))
+        return await self._begin(await self._line(caller, body), self._record(caller, body))
+
+    async def _create_once(self, caller: Identity, body: schemas.CreateExecution, key: Key) -> bytes:
+        found: str | None = await self.run(self.services.idempotency.find, key)
+        if found is None:
+            line, record = await self._line(caller, body), self._record(caller, body)
+            found = await self.run(self.services.idempotency.make, key, record)
+            if found == record.id:
+                return await self._begin(line, record)
+        return await self._replay(caller, found)
+
+    async def _replay(self, caller: Identity, execution_id: str) -> bytes:
+        """The execution of an earlier request: a synchronous one when it has ended."""
+        until = time.monotonic() + MAX_WAIT
+        execution = await self.run(self.services.executions.get, caller, execution_id)
+        while execution.sync and execution.status in core.UNFINISHED:
+            if time.monotonic() > until:
+                raise errors.Conflict(
+                    f"Execution {execution_id} of this Idempotency-Key has not ended: ask again later."
+                )
+            # Perhaps another server runs it: there is no event to wait for.
+            await asyncio.sleep(LOG_POLL)
+            execution = await self.run(self.services.executions.get, caller, execution_id)
+        return msgspec.json.encode(views.execution(execution))
+
+    async def _begin(self, line: Line, record: Record) -> bytes:
         if record.sync:
             await self.invocation.calls.run(line, record)
         else:
-            await self.invocation.calls.accept(record)
+            if not record.inserted:
+                await self.invocation.calls.accept(record)
             self.desk.queued()
         return msgspec.json.encode(views.execution(record))
 
@@ -99,6 +132,8 @@ class Executions(Resource):
 
     def _record(self, caller: Identity, body: schemas.CreateExecution) -> Record:
         sync = body.sync is not False
+        if sync and body.retry is not None:
+            raise errors.InvalidRequest("retry is for asynchronous executions: it needs sync = false.")
         return Record(
             id=core.new_id(),
             function_id=body.function_id or "",
@@ -117,6 +152,7 @@ class Executions(Resource):
             server_id=self.services.server_id if sync else None,
             created_at=time.time_ns() // 1000,
             updated_at=None,
+            retry=_retry(body.retry),
         )
 
 
@@ -132,8 +168,30 @@ class Execution(Resource):
     async def on_delete(self, req: Request, resp: falcon.asgi.Response, execution_id: str) -> None:
         """Deletes an execution; one that runs goes on, and its result is dropped."""
         self.policy.check("execution:delete", identity(req))
-        await self.run(self.services.executions.delete, identity(req), check_uuid(execution_id))
+        await self.run(self.services.interventions.delete, identity(req), check_uuid(execution_id))
         resp.status = 204
+
+
+class Cancel(Resource):
+    """/v1/executions/{execution_id}/cancel"""
+
+    async def on_post(self, req: Request, resp: falcon.asgi.Response, execution_id: str) -> None:
+        """Ends an execution: at once where it waits, within a moment where it runs."""
+        self.policy.check("execution:cancel", identity(req))
+        cancel = self.services.interventions.cancel
+        respond(resp, views.execution(await self.run(cancel, identity(req), check_uuid(execution_id))))
+
+
+class Redrive(Resource):
+    """/v1/executions/{execution_id}/redrive"""
+
+    async def on_post(self, req: Request, resp: falcon.asgi.Response, execution_id: str) -> None:
+        """Queues an execution again that was given up."""
+        self.policy.check("dead_letter:redrive", identity(req))
+        redrive = self.services.interventions.redrive_one
+        execution = await self.run(redrive, identity(req), check_uuid(execution_id))
+        self.desk.queued()
+        respond(resp, views.execution(execution))
 
 
 class ExecutionLog(Resource):
@@ -181,3 +239,7 @@ def _end(execution: core.Execution, log: bytes) -> bytes:
         return b""
     newline = b"" if not log or log.endswith(b"\n") else b"\n"
     return newline + f"Finished execution: {execution.id}\n".encode()
+
+
+def _retry(wanted: schemas.Retry | None) -> str | None:
+    return None if wanted is None else retries.Retry(wanted.max_attempts, wanted.delay).text()

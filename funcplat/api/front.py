@@ -69,7 +69,8 @@ class Front:
         length = int(headers.get(b"content-length", b"0"))
         if length > self._executions.max_body:
             raise too_large(self._executions.max_body)
-        return 201, await self._executions.create(context.identity, await self._read(receive))
+        key = headers.get(b"idempotency-key")
+        return 201, await self._executions.create(context.identity, await self._read(receive), key)
 
     async def _read(self, receive: Receive) -> bytes:
         message = await receive()

@@ -15,7 +15,7 @@ from funcplat import errors
 from funcplat.auth.base import AuthDriver, Identity
 
 LOG = logging.getLogger("funcplat.access")
-OPEN_PATHS = frozenset(("/", "/v1", "/v1/", "/v1/openapi.json", "/healthz", "/readyz"))
+OPEN_PATHS = frozenset(("/", "/v1", "/v1/", "/v1/openapi.json", "/healthz", "/readyz", "/metrics"))
 """Paths that need no token: discovery (API.md section 2) and what probes ask for."""
 _INVOKE = re.compile("/v1/webhooks/[^/]+/invoke")
 _SLASHES = re.compile("//+")

@@ -10,10 +10,13 @@ import msgspec
 
 from funcplat.api import (
     aliases,
+    counts,
+    dead_letters,
     job_views,
     jobs,
     middleware,
     schemas,
+    stats,
     versions,
     views,
     webhook_views,
@@ -49,6 +52,7 @@ STRUCTS = (
     schemas.CreateWebhook,
     schemas.UpdateWebhook,
     schemas.RotateWebhook,
+    schemas.SelectDeadLetters,
     views.RuntimeView,
     views.PoolView,
     views.FunctionView,
@@ -59,6 +63,9 @@ STRUCTS = (
     job_views.JobView,
     webhook_views.WebhookView,
     webhook_views.InvokedView,
+    counts.RedrivenView,
+    counts.PurgedView,
+    counts.StatsView,
     views.ErrorView,
 )
 
@@ -67,6 +74,14 @@ OPERATIONS = (
     Operation("get", "/", "List the versions of the API", 200),
     Operation("get", "/healthz", "Whether this process answers", 200),
     Operation("get", "/readyz", "Whether this process can serve", 200, errors=(503,)),
+    Operation(
+        "get",
+        "/metrics",
+        "Counts for Prometheus",
+        200,
+        media="text/plain; version=0.0.4; charset=utf-8",
+        errors=(503,),
+    ),
     Operation("get", "/v1", "Where version 1 is", 200, errors=(302,)),
     Operation("get", "/v1/openapi.json", "This document", 200),
     Operation(
@@ -184,7 +199,8 @@ OPERATIONS = (
         201,
         views.ExecutionView,
         body=schemas.CreateExecution,
-        errors=(404, 409, 503),
+        headers=("Idempotency-Key",),
+        errors=(404, 409, 422, 503),
     ),
     Operation(
         "get",
@@ -206,6 +222,24 @@ OPERATIONS = (
     ),
     *jobs.OPERATIONS,
     *webhooks.OPERATIONS,
+    Operation(
+        "post",
+        "/v1/executions/{execution_id}/cancel",
+        "Cancel an execution",
+        200,
+        views.ExecutionView,
+        errors=(404, 409),
+    ),
+    Operation(
+        "post",
+        "/v1/executions/{execution_id}/redrive",
+        "Queue a dead letter again",
+        200,
+        views.ExecutionView,
+        errors=(404, 409),
+    ),
+    *dead_letters.OPERATIONS,
+    *stats.OPERATIONS,
 )
 
 
@@ -236,7 +270,11 @@ def _operation(operation: Operation) -> dict[str, Any]:
     described: dict[str, Any] = {
         "summary": operation.summary,
         "operationId": _operation_id(operation),
-        "parameters": [*_path_parameters(operation.path), *_query_parameters(operation.query)],
+        "parameters": [
+            *_path_parameters(operation.path),
+            *_query_parameters(operation.query),
+            *_headers(operation.headers),
+        ],
         "responses": _responses(operation),
         "security": [{"token": []}] if _is_closed(operation.path) else [],
     }
@@ -270,6 +308,11 @@ def _query_parameters(names: tuple[str, ...]) -> list[dict[str, Any]]:
     return [
         {"name": name, "in": "query", "schema": QUERY_TYPES.get(name, {"type": "string"})} for name in names
     ]
+
+
+def _headers(names: tuple[str, ...]) -> list[dict[str, Any]]:
+    schema = {"type": "string", "minLength": 1, "maxLength": 255}
+    return [{"name": name, "in": "header", "schema": schema} for name in names]
 
 
 def _request_body(operation: Operation) -> dict[str, Any]:

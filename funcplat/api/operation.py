@@ -24,5 +24,6 @@ class Operation:
     body: type[msgspec.Struct] | None = None
     form: bool = False  # the body may be multipart or a form as well
     query: tuple[str, ...] = ()
+    headers: tuple[str, ...] = ()
     media: str = "application/json"
     errors: tuple[int, ...] = ()

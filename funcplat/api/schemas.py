@@ -12,6 +12,7 @@ from typing import Annotated, Any, TypeVar
 import msgspec
 
 from funcplat import errors
+from funcplat.core import retries
 
 Name = Annotated[str, msgspec.Meta(max_length=255)]
 Entry = Annotated[str, msgspec.Meta(max_length=80)]
@@ -100,6 +101,13 @@ class UpdateAlias(msgspec.Struct, forbid_unknown_fields=True):
     routes: Routes | None = None
 
 
+class Retry(msgspec.Struct, forbid_unknown_fields=True):
+    """What is done where the function fails: so many attempts in all, ``delay`` seconds before the second."""
+
+    max_attempts: Annotated[int, msgspec.Meta(ge=1, le=retries.MAX_ATTEMPTS)]
+    delay: Annotated[float, msgspec.Meta(ge=0, le=retries.MAX_DELAY)] | None = None
+
+
 class CreateExecution(msgspec.Struct, forbid_unknown_fields=True):
     """Body of POST /v1/executions; input is a string, or as an addition an object."""
 
@@ -109,6 +117,15 @@ class CreateExecution(msgspec.Struct, forbid_unknown_fields=True):
     sync: bool | None = None
     input: str | dict[str, Any] | None = None
     description: Name | None = None
+    retry: Retry | None = None
+
+
+class SelectDeadLetters(msgspec.Struct, forbid_unknown_fields=True):
+    """Body of POST /v1/dead_letters/redrive and purge: those that have all of what is given."""
+
+    ids: Annotated[list[str], msgspec.Meta(max_length=500)] | None = None
+    function_id: str | None = None
+    reason: Annotated[str, msgspec.Meta(max_length=32)] | None = None
 
 
 class CreateJob(msgspec.Struct, forbid_unknown_fields=True):

@@ -18,6 +18,9 @@ from funcplat.core.versions import Version
 
 Name = Annotated[str, msgspec.Meta(max_length=255)]
 Entry = Annotated[str, msgspec.Meta(max_length=80)]
+WAITING = ("queued", "delayed")
+"""Which clients know as running."""
+PHASES = {"queued": "queued", "delayed": "queued", "running": "running"}
 S = TypeVar("S", bound=msgspec.Struct)
 
 
@@ -147,6 +150,7 @@ class ExecutionView(msgspec.Struct):
     updated_at: str | None
     reason: ReasonView | None
     phase: str
+    attempts: int
 
 
 class ErrorView(msgspec.Struct):
@@ -306,7 +310,7 @@ def executions(rows: Iterable[Sequence[Any]]) -> list[ExecutionView]:
             function_version=version,
             function_alias=alias,
             description=description,
-            status="running" if status == "queued" else status,
+            status="running" if status in WAITING else status,
             sync=sync,
             input=given,
             result=result,
@@ -314,7 +318,8 @@ def executions(rows: Iterable[Sequence[Any]]) -> list[ExecutionView]:
             created_at=_when(created_at),
             updated_at=timestamp(updated_at),
             reason=reason(code, message),
-            phase=status if status in ("queued", "running") else "finished",
+            phase=PHASES.get(status, "finished"),
+            attempts=attempt,
         )
         for (
             key,
@@ -331,6 +336,7 @@ def executions(rows: Iterable[Sequence[Any]]) -> list[ExecutionView]:
             project_id,
             created_at,
             updated_at,
+            attempt,
         ) in rows
     ]
 
@@ -338,14 +344,14 @@ def executions(rows: Iterable[Sequence[Any]]) -> list[ExecutionView]:
 def execution(row: Execution | Record) -> ExecutionView:
     """``status`` has the old server's words; ``phase`` tells a queued execution from a running one."""
     status = row.status
-    phase = status if status in ("queued", "running") else "finished"
+    phase = PHASES.get(status, "finished")
     return ExecutionView(
         id=row.id,
         function_id=row.function_id,
         function_version=row.function_version,
         function_alias=row.function_alias,
         description=row.description,
-        status="running" if status == "queued" else status,
+        status="running" if status in WAITING else status,
         sync=row.sync,
         input=row.input,
         result=row.result,
@@ -354,4 +360,5 @@ def execution(row: Execution | Record) -> ExecutionView:
         updated_at=timestamp(row.updated_at),
         reason=reason(row.reason_code, row.reason_message),
         phase=phase,
+        attempts=row.attempt,
     )

@@ -121,7 +121,28 @@ _EXECUTION_RULES = (
     _rule("execution:get", DEFAULT, "Show an execution.", "GET", _EXECUTION),
     _rule("execution:log", DEFAULT, "Read the log of an execution.", "GET", f"{_EXECUTION}/log"),
     _rule("execution:delete", DEFAULT, "Delete an execution.", "DELETE", _EXECUTION),
+    _rule("execution:cancel", DEFAULT, "Cancel an execution.", "POST", f"{_EXECUTION}/cancel"),
 )
+_DEAD_LETTERS = "/v1/dead_letters"
+_DEAD_LETTER_RULES = (
+    _rule("dead_letter:list", DEFAULT, "List the project's dead letters.", "GET", _DEAD_LETTERS),
+    _rule(
+        "dead_letter:list:all_projects",
+        ADMIN,
+        "List dead letters of every project.",
+        "GET",
+        f"{_DEAD_LETTERS}?all_projects=true",
+    ),
+    _rule(
+        "dead_letter:redrive",
+        DEFAULT,
+        "Queue dead letters again, one (POST /v1/executions/{execution_id}/redrive) or many.",
+        "POST",
+        f"{_DEAD_LETTERS}/redrive",
+    ),
+    _rule("dead_letter:purge", DEFAULT, "Delete dead letters.", "POST", f"{_DEAD_LETTERS}/purge"),
+)
+_STATS_RULES = (_rule("stats:get", ADMIN, "Count the executions of all projects.", "GET", "/v1/stats"),)
 
 _JOB = "/v1/jobs/{job_id}"
 _JOB_RULES = (
@@ -165,6 +186,8 @@ def list_rules() -> Sequence[policy.RuleDefault]:
         *_VERSION_RULES,
         *_ALIAS_RULES,
         *_EXECUTION_RULES,
+        *_DEAD_LETTER_RULES,
+        *_STATS_RULES,
         *_JOB_RULES,
         *_WEBHOOK_RULES,
     )

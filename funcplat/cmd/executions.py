@@ -52,13 +52,23 @@ class Create(base.Show):
         parser.add_argument(
             "--async", dest="asynchronous", action="store_true", help="Do not wait for its end."
         )
+        parser.add_argument(
+            "--max-attempts",
+            type=int,
+            metavar="N",
+            help="With --async: runs at most where the function fails.",
+        )
+        parser.add_argument(
+            "--retry-delay", type=float, metavar="SECONDS", help="Before the second of these runs."
+        )
         return parser
 
     def take_action(self, parsed_args: argparse.Namespace) -> base.Row:
         """A failed function makes an execution like any other: exit code 0."""
         call = called(self.client, parsed_args)
         sync = not parsed_args.asynchronous
-        return _shown(start(self.client, call, sync, description=parsed_args.description))
+        more = {"description": parsed_args.description, "retry": _retry(parsed_args)}
+        return _shown(start(self.client, call, sync, **more))
 
 
 class List(base.List):
@@ -111,6 +121,40 @@ class Delete(base.Command):
     def _delete(self, execution_id: str) -> None:
         self.client.request("DELETE", f"/v1/executions/{execution_id}")
         self.say(f"execution {execution_id} is deleted")
+
+
+class Cancel(base.Command):
+    """Cancel executions that have not ended."""
+
+    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
+        parser = super().get_parser(prog_name)
+        parser.add_argument("executions", metavar="EXECUTION", nargs="+", help="Ids.")
+        return parser
+
+    def take_action(self, parsed_args: argparse.Namespace) -> int:
+        """Cancel each; go on where one fails."""
+        return base.each(parsed_args.executions, self._cancel, self.application.complain)
+
+    def _cancel(self, execution_id: str) -> None:
+        self.client.request("POST", f"/v1/executions/{execution_id}/cancel")
+        self.say(f"execution {execution_id} is cancelled")
+
+
+class Redrive(base.Command):
+    """Queue executions again that the platform has given up."""
+
+    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
+        parser = super().get_parser(prog_name)
+        parser.add_argument("executions", metavar="EXECUTION", nargs="+", help="Ids.")
+        return parser
+
+    def take_action(self, parsed_args: argparse.Namespace) -> int:
+        """Queue each; go on where one fails."""
+        return base.each(parsed_args.executions, self._redrive, self.application.complain)
+
+    def _redrive(self, execution_id: str) -> None:
+        self.client.request("POST", f"/v1/executions/{execution_id}/redrive")
+        self.say(f"execution {execution_id} is queued again")
 
 
 class Log(base.Command):
@@ -186,7 +230,7 @@ def _argument(text: str) -> tuple[str, Any]:
         raise failures.UsageFailure(f"with --alias there is no function to name: {error}") from error
 
 
-def start(connection: client.Client, call: Call, sync: bool, **more: str | None) -> client.Json:
+def start(connection: client.Client, call: Call, sync: bool, **more: Any) -> client.Json:
     """Create an execution; with ``sync`` it has ended when this returns."""
     wanted = {**call.fields, "sync": sync, **more}
     body = client.json_body({key: value for key, value in wanted.items() if value is not None})
@@ -240,6 +284,13 @@ def _write(sink: TextIO, content: bytes) -> None:
     sink.flush()
     sink.buffer.write(content)
     sink.buffer.flush()
+
+
+def _retry(parsed_args: argparse.Namespace) -> client.Json | None:
+    if parsed_args.max_attempts is None:
+        return None
+    retry = {"max_attempts": parsed_args.max_attempts, "delay": parsed_args.retry_delay}
+    return {name: value for name, value in retry.items() if value is not None}
 
 
 def _with_execution(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:

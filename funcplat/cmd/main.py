@@ -62,6 +62,11 @@ COMMANDS = {
         "execution show": "executions:Show",
         "execution delete": "executions:Delete",
         "execution log": "executions:Log",
+        "execution cancel": "executions:Cancel",
+        "execution redrive": "executions:Redrive",
+        "dead-letter list": "dead_letters:List",
+        "dead-letter redrive": "dead_letters:Redrive",
+        "dead-letter purge": "dead_letters:Purge",
     },
     "Jobs and webhooks": {
         "job create": "jobs:Create",

@@ -57,11 +57,18 @@ class DeliveryOptions:
 class Deliveries:
     """Lets calls of webhooks in.  Thread-safe."""
 
-    def __init__(self, db: Database, clock: sa.ColumnElement[int], options: DeliveryOptions) -> None:
+    def __init__(
+        self,
+        db: Database,
+        clock: sa.ColumnElement[int],
+        options: DeliveryOptions,
+        acceptance: queueing.Acceptance,
+    ) -> None:
         """``clock``: SQL that gives the time in microseconds."""
         self._db = db
         self._clock = clock
         self._options = options
+        self._acceptance = acceptance
 
     def admit(self, webhook_id: str, call: Call) -> Admitted:
         """Let a call in, or raise why not.
@@ -146,7 +153,7 @@ class Deliveries:
                 expires_at=now + int(self._options.remember * SECOND),
             )
             connection.execute(remembered)
-        queueing.enqueue(connection, [record])
+        self._acceptance.enqueue(connection, [record])
         return record.id
 
     def _known(self, connection: sa.Connection, webhook_id: str, message: Message) -> str | None:

@@ -2,15 +2,13 @@
 
 A synchronous execution is one row, written when it ends; only one that runs longer than a second gets a row
 before.  An asynchronous one is queued (durably) before its caller hears of it, then claimed, then
-finished; a claim carries the server and a number, so that nobody else can finish it.
+finished; a claim carries the server and a number, so that nobody else can finish it (`funcplat.core.queue`).
 The rows of a moment are written together (`funcplat.core.recording`).
 """
 
 from __future__ import annotations
 
 import dataclasses
-import json
-import logging
 import random
 import time
 from typing import Any
@@ -21,15 +19,13 @@ from funcplat import errors
 from funcplat.auth.base import Identity
 from funcplat.core import listing as listings
 from funcplat.db import models
-from funcplat.db.session import Database, micros
-from funcplat.errors import Reason, ReasonCode
+from funcplat.db.session import Database
 
-LOG = logging.getLogger(__name__)
 T = models.executions
 FILTERS = ("function_id", "status", "description")
-UNFINISHED = ("queued", "running")
+UNFINISHED = models.UNFINISHED
 # The condition of the partial index, word for word: SQLite uses the index for nothing else.
-_UNSETTLED = T.c.status.in_([sa.literal_column(f"'{status}'") for status in UNFINISHED])
+UNSETTLED = T.c.status.in_([sa.literal_column(f"'{status}'") for status in UNFINISHED])
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -41,7 +37,7 @@ class Execution:
     function_version: int | None
     function_alias: str | None
     description: str | None
-    status: str  # queued, running, success, failed, error
+    status: str  # queued, delayed, running, success, failed, error
     sync: bool
     input: str | None  # JSON text
     result: str | None  # JSON text
@@ -50,6 +46,7 @@ class Execution:
     project_id: str
     created_at: int
     updated_at: int | None
+    attempt: int  # how often it was begun
 
 
 @dataclasses.dataclass(slots=True)
@@ -74,6 +71,13 @@ class Record:
     created_at: int
     updated_at: int | None
     log: bytes | None = None
+    due_at: int | None = None  # as those below: of asynchronous ones
+    expires_at: int | None = None
+    losses: int | None = None
+    failures: int | None = None
+    retry: str | None = None
+    delay: float = 0.0  # seconds until it is due, once it is written as delayed
+    dead: bool = False  # a dead letter, once its end is written
     inserted: bool = False  # a row exists already: it is updated, if this attempt still owns it
     counted: bool = False  # the function's count was raised already
 
@@ -81,120 +85,31 @@ class Record:
 class Executions:
     """What can be done with executions.  Thread-safe."""
 
-    def __init__(self, db: Database, server_id: str, max_attempts: int) -> None:
+    def __init__(self, db: Database) -> None:
         self._db = db
-        self._server_id = server_id
-        self._max_attempts = max_attempts
-
-    # -- the queue ---------------------------------------------------------------------------------------
-
-    def claim(self, limit: int) -> list[Record]:
-        """Take up to ``limit`` queued executions, the oldest first; they are this server's now."""
-        query = (
-            sa.select(T)
-            .where(_UNSETTLED, T.c.status == "queued")
-            .order_by(T.c.created_at, T.c.id)
-            .limit(limit)
-        )
-        with self._db.read() as connection:
-            if connection.execute(query.with_only_columns(T.c.id).limit(1)).first() is None:
-                return []
-        # All or none: what was claimed by a call that then failed would never be run.
-        # Not durable: a claim that the machine's end undoes leaves the execution queued, as it was.
-        with self._db.write(durable=False) as connection:
-            rows = list(connection.execute(query.with_for_update(skip_locked=True)))
-            return [record for row in rows if (record := self._claim(connection, row)) is not None]
-
-    def _claim(self, connection: sa.Connection, row: Any) -> Record | None:
-        where = sa.and_(T.c.id == row.id, T.c.status == "queued", T.c.attempt == row.attempt)
-        values = {"status": "running", "attempt": row.attempt + 1, "server_id": self._server_id}
-        if connection.execute(sa.update(T).where(where).values(values)).rowcount != 1:
-            return None
-        return Record(**(dict(row._mapping) | values), inserted=True, counted=True)
-
-    # -- what callers ask for ------------------------------------------------------------------------------
 
     def list(self, identity: Identity, listing: listings.Listing) -> list[Any]:
         """Rows with the fields of `Execution`, in order.  Raises InvalidRequest for an unknown filter."""
         where = listings.list_scope(T, identity, listing)
         with self._db.read() as connection:
-            return listings.page(connection, T, _COLUMNS, where, listing, {"status": _STATUS})
+            return listings.page(connection, T, COLUMNS, where, listing, {"status": STATUS})
 
     def get(self, identity: Identity, execution_id: str) -> Execution:
         """Raises NotFound for one that does not exist or is another project's."""
         with self._db.read() as connection:
-            return _visible(connection, identity, execution_id)
+            return visible(connection, identity, execution_id)
 
     def log(self, identity: Identity, execution_id: str) -> tuple[Execution, bytes]:
         """The execution and what its function wrote; of one that runs, nothing yet."""
         with self._db.read() as connection:
-            execution = _visible(connection, identity, execution_id)
+            execution = visible(connection, identity, execution_id)
             log = connection.execute(sa.select(T.c.log).where(T.c.id == execution_id)).scalar()
         return execution, bytes(log or b"")
 
-    def delete(self, identity: Identity, execution_id: str) -> None:
-        """Delete the execution and its log; one that runs goes on, and its result is dropped."""
-        with self._db.write() as connection:
-            _visible(connection, identity, execution_id)
-            connection.execute(sa.delete(T).where(T.c.id == execution_id))
-
-    def release(self) -> int:
-        """At the end of this server: queue again what it claimed and did not finish; returns how many."""
-        where = sa.and_(
-            _UNSETTLED, T.c.status == "running", T.c.server_id == self._server_id, T.c.sync.is_(False)
-        )
-        with self._db.write() as connection:
-            released = sa.update(T).where(where).values(status="queued", server_id=None)
-            return int(connection.execute(released).rowcount)
-
-    # -- what servers leave behind -------------------------------------------------------------------------
-
-    def settle_lost(self) -> int:
-        """Requeue or end what runs on servers whose lease is over; returns how many."""
-        server = models.servers
-        alive = sa.select(server.c.id).where(server.c.lease_expires_at >= models.now())
-        query = sa.select(T.c.id, T.c.sync, T.c.attempt, T.c.server_id).where(
-            _UNSETTLED, T.c.status == "running", T.c.server_id.not_in(alive)
-        )
-        with self._db.read() as connection:
-            rows = list(connection.execute(query))
-        return sum(self._settle_lost(row) for row in rows)
-
-    def _settle_lost(self, row: Any) -> int:
-        where = sa.and_(
-            T.c.id == row.id,
-            T.c.status == "running",
-            T.c.attempt == row.attempt,
-            T.c.server_id == row.server_id,
-        )
-        requeue = not row.sync and row.attempt < self._max_attempts
-        values = {"status": "queued", "server_id": None} if requeue else _lost(row)
-        with self._db.write() as connection:
-            changed: int = connection.execute(sa.update(T).where(where).values(values)).rowcount
-        if changed:
-            LOG.warning("execution %s: its server is gone: %s", row.id, values["status"])
-        return changed
-
 
 # Clients know no queue: what is accepted and not finished is running.
-_STATUS = sa.case((T.c.status == "queued", "running"), else_=T.c.status)
-_COLUMNS: list[sa.ColumnElement[Any]] = [T.c[field.name] for field in dataclasses.fields(Execution)]
-
-
-def _lost(row: Any) -> dict[str, Any]:
-    reason = Reason(
-        ReasonCode.SERVER_LOST,
-        "the server that ran it went away"
-        + ("" if row.sync else f" at each of its {row.attempt} attempts ([engine] max_attempts)")
-        + "; whether the function ran to its end is unknown",
-    )
-    return {
-        "status": "error",
-        "result": json.dumps({"output": "Function execution failed."}),
-        "reason_code": reason.code,
-        "reason_message": reason.message,
-        "updated_at": micros(),
-    }
+STATUS = sa.case((T.c.status.in_(("queued", "delayed")), "running"), else_=T.c.status)
+COLUMNS: list[sa.ColumnElement[Any]] = [T.c[field.name] for field in dataclasses.fields(Execution)]
 
 
 def new_id() -> str:
@@ -213,9 +128,10 @@ _RANDOM_BITS = ~((0xF << 76) | (0x3 << 62))
 _VERSION_BITS = (0x4 << 76) | (0x2 << 62)
 
 
-def _visible(connection: sa.Connection, identity: Identity, execution_id: str) -> Execution:
+def visible(connection: sa.Connection, identity: Identity, execution_id: str) -> Execution:
+    """In the caller's transaction.  Raises NotFound for one that does not exist or is another project's."""
     where = sa.and_(T.c.id == execution_id, listings.scope(T, identity))
-    row = connection.execute(sa.select(*_COLUMNS).where(where)).first()
+    row = connection.execute(sa.select(*COLUMNS).where(where)).first()
     if row is None:
         raise errors.NotFound(f"Execution not found [id={execution_id[:64]}]")
     return Execution(*row)

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import sqlalchemy as sa
 
 from funcplat.core.executions import Record, new_id
+from funcplat.core.tallies import Tallies
 from funcplat.db import models
 from funcplat.db.session import micros
 
@@ -50,16 +51,36 @@ def queued(
     )
 
 
-def enqueue(connection: sa.Connection, records: Sequence[Record]) -> None:
-    """Insert queued executions and count them; they are accepted when the transaction is committed."""
-    if not records:
-        return
-    rows = [{column.name: getattr(record, column.name) for column in T.columns} for record in records]
-    connection.execute(sa.insert(T), rows)
-    counts = collections.Counter((each.function_id, each.function_version) for each in records)
-    # In one order everywhere, so that two transactions cannot wait for each other's rows.
-    for (function_id, version), number in sorted(counts.items()):
-        _count(connection, function_id, version, number)
+class Acceptance:
+    """Accepts executions in transactions of others.  Thread-safe."""
+
+    def __init__(self, tallies: Tallies, max_age: float) -> None:
+        """``max_age``: of asynchronous ones, in seconds, 0 for none."""
+        self._tallies = tallies
+        self._max_age = int(max_age * 1e6)
+
+    def enqueue(self, connection: sa.Connection, records: Sequence[Record]) -> None:
+        """Insert executions and count them; they are accepted when the transaction is committed.
+
+        Synchronous ones are there as running.
+        """
+        if not records:
+            return
+        self._insert(connection, records)
+        counts = collections.Counter((each.function_id, each.function_version) for each in records)
+        # In one order everywhere, so that two transactions cannot wait for each other's rows.
+        for (function_id, version), number in sorted(counts.items()):
+            _count(connection, function_id, version, number)
+        self._tallies.add(connection, accepted=sum(not record.sync for record in records))
+
+    def _insert(self, connection: sa.Connection, records: Sequence[Record]) -> None:
+        now = connection.execute(sa.select(models.now())).scalar_one()
+        for record in records:
+            if not record.sync:
+                record.due_at = now
+                record.expires_at = now + self._max_age if self._max_age else None
+        rows = [{column.name: getattr(record, column.name) for column in T.columns} for record in records]
+        connection.execute(sa.insert(T), rows)
 
 
 def _count(connection: sa.Connection, function_id: str, version: int, number: int) -> None:

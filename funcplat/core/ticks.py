@@ -38,7 +38,14 @@ class Round:
 class Ticks:
     """Makes ticks.  Thread-safe."""
 
-    def __init__(self, db: Database, clock: sa.ColumnElement[int], tolerance: float, max_input: int) -> None:
+    def __init__(
+        self,
+        db: Database,
+        clock: sa.ColumnElement[int],
+        tolerance: float,
+        max_input: int,
+        acceptance: queueing.Acceptance,
+    ) -> None:
         """``clock``: SQL that gives the time in microseconds.
 
         ``tolerance``: seconds after which a tick counts as missed; ``max_input`` in bytes.
@@ -47,6 +54,7 @@ class Ticks:
         self._clock = clock
         self._tolerance = int(tolerance * crons.SECOND)
         self._max_input = max_input
+        self._acceptance = acceptance
 
     def due(self, limit: int) -> list[str]:
         """Ids of jobs that are due, those that have been for longest first."""
@@ -69,7 +77,7 @@ class Ticks:
                 query = query.where(T.c.id == job_id)
             due = [Job(*row) for row in connection.execute(query)]
             made = [record for job in due if (record := self._make(connection, job, now)) is not None]
-            queueing.enqueue(connection, made)
+            self._acceptance.enqueue(connection, made)
         # None of those that are due: another engine has them just now.
         return Round(len(made), 0.0 if due else BUSY_PAUSE)
 

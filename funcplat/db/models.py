@@ -303,18 +303,73 @@ executions = sa.Table(
     sa.Column("server_id", ID, comment="the process that runs it"),
     sa.Column("created_at", TIME, nullable=False),
     sa.Column("updated_at", TIME),
-    # Last, so that lists need not read past it: what the function wrote, null for nothing.
+    # Late, so that lists need not read past it: what the function wrote, null for nothing.
     sa.Column("log", LONG_BYTES),
+    # Of asynchronous ones, else null:
+    sa.Column("due_at", TIME, comment="when it may be claimed or was queued; the database's clock"),
+    sa.Column("expires_at", TIME, comment="later than that it does not begin any more; the database's clock"),
+    sa.Column("losses", sa.Integer, comment="attempts that failed by the platform's doing, and count"),
+    sa.Column("failures", sa.Integer, comment="attempts that failed by the function's doing"),
+    sa.Column("retry", NAME, comment="JSON: what is done when the function fails; null: nothing"),
     sa.Index(None, "project_id", "created_at"),
     sa.Index(None, "function_id", "created_at"),
     **TEXT_OPTIONS,
 )
-# PERF(unsettled): the queue is found by a partial index, so that the rows of finished executions, which are
-# nearly all, cost no index write for it.
+UNFINISHED = ("queued", "delayed", "running")
+"""queued: may be claimed; delayed: queued from ``due_at`` on; running: a server has it."""
+# PERF(queue): the queue is found by a partial index, so that the rows of finished executions, which are
+# nearly all, cost no index write for it.  It holds all that a look for work needs.
 sa.Index(
-    "ix_executions_unsettled",
+    "ix_executions_queue",
     executions.c.status,
-    executions.c.created_at,
-    sqlite_where=executions.c.status.in_(("queued", "running")),
-    postgresql_where=executions.c.status.in_(("queued", "running")),
+    executions.c.project_id,
+    executions.c.function_id,
+    executions.c.due_at,
+    executions.c.expires_at,
+    sqlite_where=executions.c.status.in_(UNFINISHED),
+    postgresql_where=executions.c.status.in_(UNFINISHED),
 )
+
+cancellations = sa.Table(
+    "cancellations",
+    metadata,
+    sa.Column("execution_id", ID, primary_key=True, comment="one that shall end; its server looks here"),
+    sa.Column("requested_at", TIME, nullable=False),
+    **TEXT_OPTIONS,
+)
+
+dead_letters = sa.Table(
+    "dead_letters",
+    metadata,
+    sa.Column("execution_id", ID, primary_key=True, comment="one that the platform has given up"),
+    sa.Column("project_id", NAME, nullable=False),
+    sa.Column("died_at", TIME, nullable=False, comment="the database's clock"),
+    sa.Index(None, "project_id", "died_at"),
+    **TEXT_OPTIONS,
+)
+
+idempotency_keys = sa.Table(
+    "idempotency_keys",
+    metadata,
+    sa.Column("project_id", NAME, primary_key=True),
+    sa.Column("name", NAME, primary_key=True, comment="the caller's key"),
+    sa.Column("digest", sa.String(64), nullable=False, comment="SHA-256 of the body that came with it"),
+    sa.Column("execution_id", ID, nullable=False),
+    sa.Column("expires_at", TIME, nullable=False, comment="the database's clock"),
+    sa.Index(None, "expires_at"),
+    **TEXT_OPTIONS,
+)
+
+tallies = sa.Table(
+    "tallies",
+    metadata,
+    sa.Column("shard", sa.Integer, primary_key=True, autoincrement=False, comment="the sum of all counts"),
+    sa.Column("accepted", sa.BigInteger, nullable=False, comment="asynchronous executions, ever"),
+    sa.Column("success", sa.BigInteger, nullable=False, comment="... that ended so, as the next two"),
+    sa.Column("failed", sa.BigInteger, nullable=False),
+    sa.Column("error", sa.BigInteger, nullable=False),
+    sa.Column("deleted", sa.BigInteger, nullable=False, comment="... that were deleted before they ended"),
+    **TEXT_OPTIONS,
+)
+SHARDS = 16
+"""Rows of `tallies`: servers that count at once seldom wait for each other."""

@@ -21,7 +21,7 @@ import tenacity
 from funcplat import errors
 from funcplat.core.executions import Record
 from funcplat.errors import Reason, ReasonCode
-from funcplat.invoke import client
+from funcplat.invoke import cancelling, client
 from funcplat.invoke.oneshots import OneShots
 from funcplat.invoke.recorder import Recorder
 from funcplat.invoke.router import USABLE, Line, NoWorker, Router
@@ -50,7 +50,7 @@ MAX_UNREACHED = 3
 class _Running:
     """An execution that runs here."""
 
-    __slots__ = ("connection", "deadline", "record", "started", "station")
+    __slots__ = ("cancelled", "connection", "deadline", "record", "started", "station", "task")
 
     def __init__(self, record: Record, started: float) -> None:
         self.record = record
@@ -58,6 +58,8 @@ class _Running:
         self.station: Station | None = None
         self.connection: client.Connection | None = None
         self.deadline = 0.0  # the loop's time after which the connection is closed
+        self.task = asyncio.current_task()
+        self.cancelled = False  # the task was interrupted, and the execution shall end
 
 
 class Calls:
@@ -71,10 +73,12 @@ class Calls:
         server_id: str,
         import_timeout: float,
         lost: Callable[[str], Coroutine[Any, Any, str | None]],
+        judge: Callable[[Record], None],
     ) -> None:
         """``lost(worker_id)`` is told of workers that are gone, and may know how they ended.
 
-        ``import_timeout`` in seconds.
+        ``import_timeout`` in seconds; ``judge(record)`` decides what becomes of an asynchronous execution
+        whose attempt has ended.
         """
         self._router = router
         self._one_shots = one_shots
@@ -82,6 +86,7 @@ class Calls:
         self._server_id = server_id
         self._import_timeout = import_timeout
         self._lost = lost
+        self._judge = judge
         self._loop = asyncio.get_running_loop()
         self._background: set[asyncio.Task[Any]] = set()
         self._running: dict[str, _Running] = {}
@@ -105,8 +110,26 @@ class Calls:
             self._fail(record, Reason(ReasonCode.FUNCTION_DELETED, error.message))
         else:
             await self._execute(line, record)
+        self._judge(record)
         await self._write(record, durable=True)
         return record
+
+    async def cancel(self, execution_id: str) -> None:
+        """End an execution that runs here; without effect where it does not, or has ended meanwhile.
+
+        Whether it has ended shows in its record.  To be called again until then: a worker is not always
+        able to end a call at the first moment.
+        """
+        running = self._running.get(execution_id)
+        if running is None:
+            return
+        heard = False
+        if running.connection is not None and running.station is not None:
+            heard = await cancelling.tell(running.station, execution_id)
+        # What waits for a place, or runs on a worker that cannot cancel, is left to itself.
+        if not heard and self._running.get(execution_id) is running and running.task is not None:
+            running.cancelled = True
+            running.task.cancel()
 
     async def live_log(self, execution_id: str, offset: int) -> bytes | None:
         """What an execution that runs here has written from ``offset`` on; None where it does not."""
@@ -146,6 +169,7 @@ class Calls:
             # The database refuses what the function left (a worker can send anything): keep the rest.
             record.log = None
             self._fail(record, Reason(ReasonCode.PLATFORM_ERROR, f"its outcome is not storable: {error}"))
+            record.dead, record.delay = not record.sync, 0.0
             await self._recorder.write(record, durable)
 
     async def _insist(self, record: Record, durable: bool) -> None:
@@ -182,6 +206,10 @@ class Calls:
             self._fail(record, error.reason)
         except errors.NotFound as error:
             self._fail(record, Reason(ReasonCode.FUNCTION_DELETED, error.message))
+        except asyncio.CancelledError:
+            if not running.cancelled or running.task is None or running.task.uncancel() > 0:
+                raise  # this server ends
+            cancelling.end(record)
         finally:
             del self._running[record.id]
             record.updated_at = time.time_ns() // 1000

@@ -199,6 +199,15 @@ async def live_log(connection: Connection, secret: str, execution_id: str, offse
     return body if status == 200 else None
 
 
+async def cancel(connection: Connection, secret: str, execution_id: str) -> bool:
+    """Have a running execution killed; False: this worker cannot.  Raises NotReached or WorkerError."""
+    status, _, _ = await connection.request(
+        f"POST /cancel?execution={execution_id} HTTP/1.1\r\n"
+        f"x-secret: {secret}\r\ncontent-length: 0\r\n\r\n".encode()
+    )
+    return status != 404
+
+
 def _answer(headers: Mapping[bytes, bytes], content: bytes, elapsed: float) -> Answer:
     # A worker may be the work of anybody, and a function can speak in its name.
     try:

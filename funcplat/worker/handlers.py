@@ -49,14 +49,7 @@ class Handler:
     )  # fmt: skip
 
     def __init__(
-        self,
-        owner: pool.Pool,
-        pid: int,
-        pidfd: int,
-        channel: int,
-        pipe: int,
-        page: board.Board,
-        timer: int,
+        self, owner: pool.Pool, pid: int, pidfd: int, channel: int, pipe: int, page: board.Board, timer: int
     ) -> None:
         now = time.monotonic()
         self._pool = owner
@@ -117,6 +110,11 @@ class Handler:
         self._log_at = now + LOG_DELAY
         self._pool.loop.at(min(self._deadline, self._log_at))
         self._channel.send(frames.call(self._sequence, call.execution, call.body))
+
+    def cancel(self) -> None:
+        """Kill what it runs."""
+        self._kill()
+        self._fail(verdicts.cancelled(), time.monotonic() - self._started_at)
 
     def tick(self, now: float) -> float:
         """Do what is due; return when something is due next."""

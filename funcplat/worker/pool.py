@@ -132,6 +132,26 @@ class Pool:
         waits = any(call.execution == execution for call in self._waiting)
         return log.Log(0) if waits else None
 
+    def cancel(self, execution: bytes) -> bool:
+        """Kill an execution that runs here, and answer its call; False where there is none."""
+        for call in self._waiting:
+            if call.execution == execution:
+                self._waiting.remove(call)
+                self.finish_with(call, verdicts.cancelled(), log.Log(0), 0.0)
+                return True
+        for one in self._handlers.values():
+            if one.call is not None and one.call.execution == execution:
+                self._cancel(one, one.call)
+                return True
+        return False
+
+    def _cancel(self, one: handlers.Handler, call: Call) -> None:
+        if one.state is handlers.State.BUSY:
+            one.cancel()
+        else:  # it waits for an import, which goes on: others will need it
+            one.call = None
+            self.finish_with(call, verdicts.cancelled(), log.Log(0), 0.0)
+
     def recall(self) -> None:
         """Have every connection back that was lent, as soon as its handler has no call."""
         for one in self._handlers.values():

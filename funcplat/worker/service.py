@@ -23,7 +23,14 @@ _equal: Callable[[bytes, bytes], bool] = _operator._compare_digest
 _EXECUTION = re.compile(rb"[A-Za-z0-9_-]{1,64}")
 _TIMEOUT = re.compile(rb"[0-9]{1,9}(?:\.[0-9]{1,9})?")
 _LOG = re.compile(rb"execution=([A-Za-z0-9_-]{1,64})(?:&offset=([0-9]{1,15}))?")
-_METHODS = {b"/ready": b"GET", b"/load": b"POST", b"/invoke": b"POST", b"/log": b"GET", b"/drain": b"POST"}
+_METHODS = {
+    b"/ready": b"GET",
+    b"/load": b"POST",
+    b"/invoke": b"POST",
+    b"/log": b"GET",
+    b"/cancel": b"POST",
+    b"/drain": b"POST",
+}
 
 
 class Service:
@@ -108,7 +115,7 @@ class Service:
     def _answer(self, connection: connection.Connection, line: bytes, headers: dict[bytes, bytes]) -> bytes:
         method, target = line.split(b" ", 1)
         path, _mark, query = target.partition(b"?")
-        if path not in _METHODS or (query and path != b"/log"):
+        if path not in _METHODS or (query and path not in (b"/log", b"/cancel")):
             return http.answer(404, b"no such path")
         if method != _METHODS[path]:
             return http.answer(405, b"wrong method")
@@ -117,6 +124,8 @@ class Service:
         refusal = self._judge(connection, headers)
         if refusal is not None:
             return refusal
+        if path == b"/cancel":
+            return self._cancel(query)
         return self._drain() if path == b"/drain" else self._log(query)
 
     def _ready(self) -> bytes:
@@ -143,6 +152,13 @@ class Service:
             return http.answer(404, b"no such execution runs here")
         dropped = b"x-log-dropped: %d\r\n" % log.dropped if log.dropped else b""
         return http.answer(200, bytes(log.data[int(fields[2] or 0) :]), dropped)
+
+    def _cancel(self, query: bytes) -> bytes:
+        fields = _LOG.fullmatch(query)
+        if fields is None:
+            return http.answer(400, b"the query is not execution=ID")
+        found = self._pool is not None and self._pool.cancel(fields[1])
+        return http.answer(200, b'{"cancelled": true}' if found else b'{"cancelled": false}')
 
     # -- invoke -------------------------------------------------------------------------------------
 

@@ -48,6 +48,10 @@ def timed_out(timeout: float) -> Outcome:
     )
 
 
+def cancelled() -> Outcome:
+    return Outcome.failed("Function execution cancelled.", "cancelled", "It was cancelled while it ran.")
+
+
 def import_timed_out(timeout: float, entry: str) -> Outcome:
     return Outcome.failed(
         f"Importing the function's module took longer than {timeout:g} seconds.",

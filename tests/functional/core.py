@@ -33,15 +33,21 @@ from funcplat.core.aliases import Aliases
 from funcplat.core.code import Code
 from funcplat.core.deliveries import Deliveries, DeliveryOptions
 from funcplat.core.executions import Executions, Record, new_id
+from funcplat.core.idempotency import Idempotency
 from funcplat.core.imageruns import ImageRuns
 from funcplat.core.images import Images
+from funcplat.core.interventions import Interventions
 from funcplat.core.jobs import Jobs
 from funcplat.core.listing import Listing
 from funcplat.core.packagestore import PackageStore, StoreOptions
+from funcplat.core.queue import Queue, QueueOptions
+from funcplat.core.queueing import Acceptance
 from funcplat.core.recording import Recording
+from funcplat.core.retries import RetryOptions
 from funcplat.core.routes import Routes
 from funcplat.core.servers import Servers
 from funcplat.core.starts import Starts
+from funcplat.core.tallies import NAMES, Tallies
 from funcplat.core.ticks import Ticks
 from funcplat.core.versions import Versions
 from funcplat.core.webhooks import Webhooks
@@ -116,6 +122,8 @@ class DatabaseTest(testtools.TestCase):
         with self.db.write(durable=False) as connection:
             for table in reversed(models.metadata.sorted_tables):
                 connection.execute(sa.delete(table))
+            shards = [{"shard": shard, **dict.fromkeys(NAMES, 0)} for shard in range(models.SHARDS)]
+            connection.execute(sa.insert(models.tallies), shards)
 
     def open_database(self) -> session.Database:
         """The database once more, on connections of its own, as another process has them."""
@@ -243,12 +251,17 @@ class Core:
     ticks: Ticks
     webhooks: Webhooks
     deliveries: Deliveries
+    queue: Queue
+    interventions: Interventions
+    idempotency: Idempotency
+    tallies: Tallies
 
 
 class CoreTest(DatabaseTest):
     """Tests of the core: `core` is one server, `server` makes more of them."""
 
     max_attempts = 3
+    retry_delay = 0.0
     lease = 30.0
     driver_class: type[fakes.FakeOrchestrator] = fakes.FakeOrchestrator
     clock: sa.ColumnElement[int] = models.now()
@@ -280,10 +293,14 @@ class CoreTest(DatabaseTest):
         grace = options.pop("grace", 3600.0)
         references = options.pop("references", {})
         store = self._store(db, storage, grace)
+        per_function = options.pop("per_function", 32)
         worker_options = self._worker_options(server_id, options)
         workers = Workers(db, orchestrators, worker_options)
         images = Images(references, orchestrators, "fake", 10.0, 10.0)
         starts = Starts(db, orchestrators, store, images, workers, worker_options)
+        tallies = Tallies(db, server_id)
+        acceptance = Acceptance(tallies, 3600.0)
+        queue = Queue(db, server_id, tallies, QueueOptions(self.retries(), per_function))
         core = Core(
             server_id=server_id,
             servers=Servers(db, server_id, worker_options.node, self.lease),
@@ -296,14 +313,21 @@ class CoreTest(DatabaseTest):
             starts=starts,
             image_runs=ImageRuns(orchestrators, images, starts, workers, worker_options),
             routes=Routes(db, workers),
-            executions=Executions(db, server_id, self.max_attempts),
+            executions=Executions(db),
             jobs=Jobs(db, self.clock, 2**20),
-            ticks=Ticks(db, self.clock, 60.0, 2**20),
+            ticks=Ticks(db, self.clock, 60.0, 2**20, acceptance),
             webhooks=Webhooks(db, self.clock, 86400.0),
-            deliveries=Deliveries(db, self.clock, DeliveryOptions(300.0, 86400.0, 2**20)),
+            deliveries=Deliveries(db, self.clock, DeliveryOptions(300.0, 86400.0, 2**20), acceptance),
+            queue=queue,
+            interventions=Interventions(db, queue, tallies, 3600.0),
+            idempotency=Idempotency(db, acceptance, 3600.0),
+            tallies=tallies,
         )
         core.servers.register()
         return core
+
+    def retries(self) -> RetryOptions:
+        return RetryOptions(self.max_attempts, self.retry_delay)
 
     def orchestrator(self, driver_class: type[fakes.FakeOrchestrator]) -> plugins.GuardedOrchestrator:
         context = driver_base.Context(

@@ -411,7 +411,7 @@ class TicksTests(SimulatedTime):
     def test_a_crash_between_leaves_neither_the_move_nor_the_execution(self) -> None:
         job = self.job(self.target, pattern="* * * * *")
         self.set_time(START + MINUTE)
-        enqueue = queueing.enqueue
+        enqueue = self.core.ticks._acceptance.enqueue  # bound before it is replaced
 
         def crash(moment: str, connection: Any, records: Any) -> None:
             if moment == "after":
@@ -419,7 +419,7 @@ class TicksTests(SimulatedTime):
             raise KeyboardInterrupt
 
         for moment in ("before", "after"):
-            with mock.patch.object(queueing, "enqueue", functools.partial(crash, moment)):
+            with mock.patch.object(queueing.Acceptance, "enqueue", functools.partial(crash, moment)):
                 self.assertRaises(KeyboardInterrupt, self.core.ticks.make, 10)
             self.assertEqual(([], job), (self.runs(job), self.shown(job)))
         self.assertEqual(1, self.make())

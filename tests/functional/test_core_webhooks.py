@@ -105,7 +105,7 @@ class DeliveriesTests(test_core_jobs.SimulatedTime):
 
     def test_a_crash_between_leaves_neither_the_id_nor_the_execution(self) -> None:
         webhook = self.webhook(secret=KEY, rate_limit=1)
-        with mock.patch.object(queueing, "enqueue", mock.Mock(side_effect=KeyboardInterrupt)):
+        with mock.patch.object(queueing.Acceptance, "enqueue", mock.Mock(side_effect=KeyboardInterrupt)):
             self.assertRaises(KeyboardInterrupt, self.admit, webhook, signed())
         self.admit(webhook, signed())
         self.assertEqual(1, len(self.queued()))

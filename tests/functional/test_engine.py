@@ -177,14 +177,14 @@ class EngineTests(core.CoreTest):
 
     def broken_once(self, error: Exception) -> None:
         """The first claim fails."""
-        claim, failures = self.core.executions.claim, [error]
+        claim, failures = self.core.queue.claim, [error]
 
-        def fail_first(limit: int) -> list[Record]:
+        def fail_first(*arguments: Any) -> list[Record]:
             if failures:
                 raise failures.pop()
-            return claim(limit)
+            return claim(*arguments)
 
-        self.core.executions.claim = fail_first
+        self.core.queue.claim = fail_first
 
     def test_a_round_that_raises_does_not_end_its_loop(self) -> None:
         for error in (errors.DriverUnavailable("not now"), ZeroDivisionError("a defect")):
@@ -233,14 +233,14 @@ class EngineTests(core.CoreTest):
 
     def test_a_claim_under_way_when_the_engine_is_stopped_is_not_lost(self) -> None:
         queued = self.queue()
-        claim = self.core.executions.claim
+        claim = self.core.queue.claim
 
-        def slow_claim(limit: int) -> list[Record]:
-            claimed = claim(limit)
+        def slow_claim(*arguments: Any) -> list[Record]:
+            claimed = claim(*arguments)
             time.sleep(0.2)
             return claimed
 
-        self.core.executions.claim = slow_claim
+        self.core.queue.claim = slow_claim
 
         async def scenario(engine: Engine) -> None:
             self.calls.gate.clear()
@@ -277,9 +277,11 @@ class EngineTests(core.CoreTest):
     def test_what_a_lost_server_ran_is_run_again(self) -> None:
         gone = self.server()
         queued = self.queue()
-        gone.executions.claim(1)
+        gone.queue.claim(1)
         gone.servers.leave()
-        self.run_engine(lambda engine: self.until(lambda: self.status(queued.id) == "success"))
+        self.run_engine(
+            lambda engine: self.until(lambda: self.status(queued.id) == "success"), poll_interval=0.05
+        )
         self.assertEqual(2, self.execution(queued.id).attempt)
 
     # -- repairs -----------------------------------------------------------------------------------------

@@ -27,10 +27,12 @@ from tests.functional import (
     test_core_functions,
     test_core_jobs,
     test_core_packages,
+    test_core_queue,
     test_core_runtimes,
     test_core_versions,
     test_core_webhooks,
     test_core_workers,
+    test_queue_model,
     test_recording,
 )
 from tests.services import processes
@@ -239,6 +241,34 @@ class PostgreSQLQueue(test_core_executions.QueueTests):
     database = "postgresql"
 
 
+class PostgreSQLRetry(test_core_queue.RetryTests):
+    database = "postgresql"
+
+
+class PostgreSQLAge(test_core_queue.AgeTests):
+    database = "postgresql"
+
+
+class PostgreSQLCancel(test_core_queue.CancelTests):
+    database = "postgresql"
+
+
+class PostgreSQLDeadLetter(test_core_queue.DeadLetterTests):
+    database = "postgresql"
+
+
+class PostgreSQLCensus(test_core_queue.CensusTests):
+    database = "postgresql"
+
+
+class PostgreSQLFairness(test_core_queue.FairnessTests):
+    database = "postgresql"
+
+
+class PostgreSQLQueueModel(test_queue_model.QueueModelTests):
+    database = "postgresql"
+
+
 class PostgreSQLLists(test_core_executions.ListsTests):
     database = "postgresql"
 
@@ -308,6 +338,30 @@ class MariaDBReap(test_core_workers.ReapTests):
 
 
 class MariaDBQueue(test_core_executions.QueueTests):
+    database = "mariadb"
+
+
+class MariaDBRetry(test_core_queue.RetryTests):
+    database = "mariadb"
+
+
+class MariaDBAge(test_core_queue.AgeTests):
+    database = "mariadb"
+
+
+class MariaDBCancel(test_core_queue.CancelTests):
+    database = "mariadb"
+
+
+class MariaDBDeadLetter(test_core_queue.DeadLetterTests):
+    database = "mariadb"
+
+
+class MariaDBCensus(test_core_queue.CensusTests):
+    database = "mariadb"
+
+
+class MariaDBFairness(test_core_queue.FairnessTests):
     database = "mariadb"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pathlib
 import signal
@@ -13,6 +14,7 @@ from typing import ClassVar
 
 from funcplat.drivers.base import Address
 from funcplat.testing.worker_failures import ENDED
+from funcplat.testing.workerclient import SECRET, Answer, WorkerClient
 from tests.integration import worker_harness
 
 BEYOND = 60.0
@@ -24,6 +26,39 @@ class LocalTests(worker_harness.LocalWorker):
 
     peak: ClassVar[int]
     """Bytes of memory that a supervisor takes at most, whatever its functions write."""
+
+    # -- cancellation ---------------------------------------------------------------------------------
+
+    def cancel(self, client: WorkerClient, execution: str, secret: str = SECRET) -> Answer:
+        return client.ask("POST", f"/cancel?execution={execution}", x_secret=secret)
+
+    def cancelled(self, client: WorkerClient, execution: str) -> bool:
+        answer = self.cancel(client, execution)
+        self.assertEqual(200, answer.status)
+        return bool(json.loads(answer.body)["cancelled"])
+
+    def test_a_running_execution_can_be_cancelled_with_all_that_it_started(self) -> None:
+        client = self.loaded()
+        other = self.begin(client, ["run", "sh", "-c", "echo $$; sleep 100"], execution="e9")
+        self.wait_for(lambda: other.log("execution=e9").body.endswith(b"\n"), "output")
+        child = int(other.log("execution=e9").body)
+        self.assertEqual(403, self.cancel(other, "e9", "wrong").status)
+        self.assertFalse(self.cancelled(other, "e8"))
+        self.assertTrue(self.cancelled(other, "e9"))
+        ended = client.receive_execution()
+        self.assertEqual(("failed", "cancelled"), ended.outcome)
+        self.assertEqual(b"%d\n" % child, ended.log)
+        self.wait_for(lambda: not pathlib.Path(f"/proc/{child}").exists(), "the child's end")
+        self.assertFalse(self.cancelled(other, "e9"))
+        self.assertEqual(400, other.ask("POST", "/cancel?nothing", x_secret=SECRET).status)
+        self.assert_serves(client)
+
+    def test_a_call_that_waits_for_the_import_can_be_cancelled(self) -> None:
+        client = self.loaded(["spin", 1.0])
+        other = self.begin(client, ["value", 1], execution="waits")
+        self.wait_for(lambda: self.cancelled(other, "waits"), "the cancellation")
+        self.assertEqual("cancelled", client.receive_execution().reason)
+        self.assert_serves(client)
 
     # -- ends ---------------------------------------------------------------------------------------
 

@@ -443,6 +443,37 @@ class ExecutionTests(CommandCase):
         self.server.prepare("GET", "/v1/executions/e/log", cli_server.Answer(200, b"all of it\n"))
         self.assertEqual("all of it\n", self.succeed("execution", "log", "e", "-f").out)
 
+    def test_a_retry_is_sent_as_it_is_asked_for(self):
+        words = ["execution", "create", "hi", "--async", "--max-attempts", "3", "--retry-delay", "0.5"]
+        self.server.prepare("POST", "/v1/executions", cli_server.Answer(201, {"id": "e"}))
+        self.succeed(*words)
+        self.assertEqual({"max_attempts": 3, "delay": 0.5}, self.last.json["retry"])
+
+    def test_cancelling_and_queueing_again_go_on_after_a_failure(self):
+        for verb in ("cancel", "redrive"):
+            self.server.prepare("POST", f"/v1/executions/a/{verb}", cli_server.fault(409, "conflict", "no"))
+            self.server.prepare("POST", f"/v1/executions/b/{verb}", cli_server.Answer(200, {"id": "b"}))
+            self.fail(7, "execution", verb, "a", "b")
+            self.assertEqual(f"/v1/executions/b/{verb}", self.last.path)
+
+    def test_dead_letters_are_listed(self):
+        letter = {"id": "e", "status": "error", "reason": {"code": "expired", "message": "old"}}
+        answer = cli_server.Answer(200, {"dead_letters": [letter]})
+        self.server.prepare("GET", "/v1/dead_letters", answer)
+        shown = self.succeed("dead-letter", "list", "--function", "hi", "-f", "json").json
+        self.assertEqual(("e", "expired"), (shown[0]["id"], shown[0]["reason"]["code"]))
+        self.assertEqual({"function_id": self.key}, self.last.query)
+
+    def test_many_dead_letters_are_queued_again_or_deleted(self):
+        for verb, field in (("redrive", "redriven"), ("purge", "purged")):
+            answer = cli_server.Answer(200, {field: 3})
+            self.server.prepare("POST", f"/v1/dead_letters/{verb}", answer, answer)
+            self.assertEqual("3\n", self.succeed("dead-letter", verb, "--all").out)
+            self.assertEqual({}, self.last.json)
+            self.succeed("dead-letter", verb, "--function", "hi", "--reason", "expired")
+            self.assertEqual({"function_id": self.key, "reason": "expired"}, self.last.json)
+            self.fail(2, "dead-letter", verb)
+
 
 class StatusTests(CommandCase):
     def test_a_ready_server(self):

@@ -47,7 +47,7 @@ class OpenApiTests(testtools.TestCase):
             self.assertEqual(set(re.findall(r"{(\w+)}", path)), declared, path)
 
     def test_every_operation_of_a_project_needs_a_token_and_the_others_none(self) -> None:
-        open_paths = {"/", "/healthz", "/readyz", "/v1", "/v1/openapi.json"}
+        open_paths = {"/", "/healthz", "/readyz", "/metrics", "/v1", "/v1/openapi.json"}
         open_paths.add("/v1/webhooks/{webhook_id}/invoke")
         for (_, path), operation in self.operations.items():
             self.assertEqual(path in open_paths, operation["security"] == [], path)

@@ -133,6 +133,14 @@ class Handler {
     this._channel.write(frames.call(this._sequence, call.execution, call.body));
   }
 
+  /** Kill what it runs; false: its call was not begun. */
+  cancel() {
+    if (this.state !== State.BUSY) return false;
+    this._kill();
+    this._fail(verdicts.cancelled(), this._elapsed());
+    return true;
+  }
+
   /** Move what was written so far to the log. */
   drain() {
     take(this._output, (data) => this.log.write(data));

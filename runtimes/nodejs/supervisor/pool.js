@@ -85,6 +85,25 @@ class Pool {
     return this._waiting.some((call) => call.execution === execution) ? new Log(0) : null;
   }
 
+  /** Kill an execution that runs here, and answer its call; false where there is none. */
+  cancel(execution) {
+    const index = this._waiting.findIndex((call) => call.execution === execution);
+    if (index >= 0) {
+      const [call] = this._waiting.splice(index, 1);
+      this.finish(call, verdicts.cancelled(), new Log(0), 0);
+      return true;
+    }
+    const handler = [...this._handlers.values()].find((each) => each.call?.execution === execution);
+    if (handler === undefined) return false;
+    if (!handler.cancel()) {
+      // it waits for an import, which goes on: others will need it
+      const { call } = handler;
+      handler.call = null;
+      this.finish(call, verdicts.cancelled(), new Log(0), 0);
+    }
+    return true;
+  }
+
   /** Kill every handler and all that they started. */
   end() {
     for (const handler of this._handlers.values()) {

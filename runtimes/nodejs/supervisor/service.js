@@ -20,8 +20,12 @@ const METHODS = new Map([
   ['/load', 'POST'],
   ['/invoke', 'POST'],
   ['/log', 'GET'],
+  ['/cancel', 'POST'],
   ['/drain', 'POST'],
 ]);
+
+// paths that have a query
+const ASKED = new Set(['/log', '/cancel']);
 
 /** Answers requests; the application of every Connection. */
 class Service {
@@ -95,11 +99,12 @@ class Service {
     const [method, target] = line.split(' ');
     const mark = target.indexOf('?');
     const [place, query] = mark < 0 ? [target, ''] : [target.slice(0, mark), target.slice(mark + 1)];
-    if (!METHODS.has(place) || (query && place !== '/log')) return http.answer(404, 'no such path');
+    if (!METHODS.has(place) || (query && !ASKED.has(place))) return http.answer(404, 'no such path');
     if (METHODS.get(place) !== method) return http.answer(405, 'wrong method');
     if (place === '/ready') return this._ready();
     const refusal = this._judge(connection, headers);
     if (refusal !== null) return refusal;
+    if (place === '/cancel') return this._cancel(query);
     return place === '/drain' ? this._drain() : this._log(query);
   }
 
@@ -120,6 +125,12 @@ class Service {
     if (log === null) return http.answer(404, 'no such execution runs here');
     const dropped = log.dropped ? `x-log-dropped: ${log.dropped}\r\n` : '';
     return http.answer(200, log.bytes(Number(fields[2] ?? 0)), dropped);
+  }
+
+  _cancel(query) {
+    const fields = LOG.exec(query);
+    if (fields === null) return http.answer(400, 'the query is not execution=ID');
+    return http.answer(200, JSON.stringify({ cancelled: this._pool.cancel(fields[1]) }));
   }
 
   // -- invoke ---------------------------------------------------------------------------------------

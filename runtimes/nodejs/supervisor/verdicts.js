@@ -28,6 +28,10 @@ function timedOut(timeout) {
   );
 }
 
+function cancelled() {
+  return failed('Function execution cancelled.', 'cancelled', 'It was cancelled while it ran.');
+}
+
 /** `timeout` in seconds. */
 function importTimedOut(timeout, entry) {
   return failed(
@@ -144,6 +148,7 @@ function how(death) {
 }
 
 module.exports = {
+  cancelled,
   died,
   failed,
   hijacked,
