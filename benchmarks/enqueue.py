@@ -12,7 +12,7 @@ CONNECTIONS = (8, 32)
 LOOK = 0.02
 """Seconds between looks into the database while the queue is worked off."""
 DRAIN_DEADLINE = 600.0
-UNFINISHED = "status IN ('queued', 'running')"
+UNFINISHED = "status IN ('queued', 'delayed', 'running')"
 
 
 @dataclasses.dataclass(frozen=True)

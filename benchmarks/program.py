@@ -15,9 +15,11 @@ from collections.abc import Callable, Iterator
 from benchmarks import (
     arguments,
     catalogue,
+    claims,
     cold,
     containers,
     enqueue,
+    kills,
     load,
     machine,
     memory,
@@ -56,6 +58,12 @@ def _versions() -> Iterator[str]:
 
 
 def _measured(options: arguments.Options) -> Iterator[report.Section]:
+    if "claims" in options.only:
+        yield claims.measure(options.databases)
+    if "kills" in options.only:
+        yield kills.measure(options.databases)
+    if not set(options.only) - {"claims", "kills"}:
+        return
     with contextlib.ExitStack() as stack:
         directory = pathlib.Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="funcplat-bench-")))
         ours = stack.enter_context(peers.platform(directory))
