@@ -75,7 +75,7 @@ class PagingTests(ApiTest):
             {"fields": "id"},
         ):
             self.refused(400, "invalid_request", self.api.get("/v1/functions", **query))
-        for column in ("server_id", "worker_id", "attempt", "next_image", "secret"):
+        for column in ("server_id", "worker_id", "due_at", "next_image", "secret"):
             for kind in ("executions", "runtimes"):
                 self.refused(400, "invalid_request", self.api.get(f"/v1/{kind}", sort_key=column), "sort_key")
 
