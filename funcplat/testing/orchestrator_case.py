@@ -177,6 +177,10 @@ class OrchestratorCase:
         self.directory = pathlib.Path(tempfile.mkdtemp(prefix="kit-"))
         self.test.addCleanup(shutil.rmtree, self.directory, ignore_errors=True)
         self.directory.chmod(0o755)
+        self._code = self.directory / "code"
+        self._code.mkdir()
+        for name, text in self.modules.items():
+            (self._code / name).write_text(text)
         before = set(self.census())
         self.test.addCleanup(self._expect_no_leak, before)
         self.owner = str(uuid.uuid4())
@@ -218,18 +222,10 @@ class OrchestratorCase:
             "pids": self.pids,
             "disk": self.disk,
             "concurrency": 3,
-            "code_path": self._code() if self.can(Capability.CODE_PATH) else None,
+            "code_path": self._code if self.can(Capability.CODE_PATH) else None,
             "labels": {"function_id": "of-the-kit"},
         }
         return base.WorkerSpec(**(values | changes))
-
-    def _code(self) -> pathlib.Path:
-        path = self.directory / "code"
-        if not path.exists():
-            path.mkdir()
-            for name, text in self.modules.items():
-                (path / name).write_text(text)
-        return path
 
     def can(self, capability: Capability) -> bool:
         return capability in self.driver.capabilities

@@ -33,7 +33,7 @@ class WorkerContract(orchestrator_case.OrchestratorCase):
             execution = client.invoke({"action": "write_code"})
         if self.enforced("mounts"):
             self.test.assertEqual("failed", execution.status)
-            self.test.assertEqual(set(self.modules), {path.name for path in self._code().glob("*.*")})
+            self.test.assertEqual(set(self.modules), {path.name for path in self._code.glob("*.*")})
 
     def test_a_second_load_is_refused(self) -> None:
         handle = self.start()
