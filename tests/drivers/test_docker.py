@@ -161,3 +161,10 @@ class DockerDriverByTcpTest(DockerDriverTest):
     """As with an Engine on another machine: nothing is shared, and workers publish a port."""
 
     own = {"transport": "tcp", "worker_host": "127.0.0.1", "pool_size": 1}  # noqa: RUF012
+
+    def assert_gone(self, handle: base.Handle) -> None:
+        """Whether somebody answers says nothing: its port may be another container's by now."""
+        with docker_engine.client(self.url) as engine_:
+            found = {each["Id"] for each in engine_.containers(all=True)}
+        self.assertNotIn(handle.data["container"], found)
+        self.assertNotIn(handle.worker_id, self.listed())
