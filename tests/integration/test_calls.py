@@ -97,7 +97,7 @@ class CallsTests(testtools.TestCase):
             workers.unreachable = unreachable
             recorder = Recorder(write or (lambda batch, durable: self.written.extend(batch)))
             router = Router(workers, asyncio.to_thread, RouterOptions(3, 0.01, 10, 5.0))
-            running = calls.Calls(router, None, recorder, "server", 1.0, self.note_lost)
+            running = calls.Calls(router, None, recorder, "server", 1.0, self.note_lost, self.judge)
             records = []
             for _ in range(times):
                 line = await router.line("f", 0)
@@ -109,6 +109,9 @@ class CallsTests(testtools.TestCase):
             return records, workers
 
         return asyncio.run(scenario())
+
+    def judge(self, record):
+        self.fail(f"a synchronous call is not tried again: {record}")
 
     async def note_lost(self, worker_id):
         self.lost.append(worker_id)
