@@ -38,6 +38,7 @@ from funcplat.core.packagestore import PackageStore, StoreOptions
 from funcplat.core.queue import Queue, QueueOptions
 from funcplat.core.queueing import Acceptance
 from funcplat.core.recording import Recording
+from funcplat.core.retention import Retention, RetentionOptions
 from funcplat.core.retries import RetryOptions
 from funcplat.core.routes import Routes
 from funcplat.core.runtimes import Runtimes
@@ -92,6 +93,7 @@ class Services:
     interventions: Interventions
     idempotency: Idempotency
     tallies: Tallies
+    retention: Retention
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -269,6 +271,9 @@ def _build(
         interventions=Interventions(db, queue, tallies, conf.engine.max_age),
         idempotency=Idempotency(db, acceptance, conf.api.idempotency_window),
         tallies=tallies,
+        retention=Retention(
+            db, models.now(), RetentionOptions(conf.retention.executions, conf.retention.logs)
+        ),
     )
 
 

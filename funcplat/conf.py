@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from oslo_config import cfg
 
 from funcplat import errors, webhookconf
-from funcplat.engineconf import ENGINE_OPTS
+from funcplat.engineconf import ENGINE_OPTS, RETENTION_OPTS
 
 KIB = 1024
 MIB = 1024 * KIB
@@ -294,6 +294,7 @@ GROUPS: dict[str, list[cfg.Opt]] = {
     "resource_limits": RESOURCE_LIMIT_OPTS,
     "scaling": SCALING_OPTS,
     "engine": ENGINE_OPTS,
+    "retention": RETENTION_OPTS,
     "webhooks": webhookconf.OPTS,
 }
 

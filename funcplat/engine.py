@@ -20,6 +20,8 @@ PURGE_AGE = 3600.0
 """Seconds that rows of deleted workers are kept, for whoever asks why a worker ended."""
 SWEEP_INTERVAL = 60.0
 """Seconds between looks for packages that nothing refers to."""
+RETENTION_INTERVAL = 300.0
+"""Seconds between looks for executions and logs that are old enough to be deleted."""
 FORGOTTEN_AFTER = 1.5
 """Seconds after which no call is on its way to a draining worker: routers forget it within one."""
 MAX_TICKS = 100
@@ -66,6 +68,7 @@ class Engine:
             rounds.append(("schedule", self._options.schedule_interval, self._schedule, self._scheduled))
             rounds.append(("delayed executions", poll, self._promote, None))
             rounds.append(("sweeper", SWEEP_INTERVAL, self._sweep, None))
+            rounds.append(("retention", RETENTION_INTERVAL, self._retain, None))
         self._loops = [asyncio.create_task(self._loop(*each), name=each[0]) for each in rounds]
 
     def wake_queue(self) -> None:
@@ -226,3 +229,10 @@ class Engine:
         await self._run(self._services.deliveries.forget)
         await self._run(self._services.store.sweep)
         await self._run(self._services.idempotency.sweep)
+
+    async def _retain(self) -> None:
+        clock = asyncio.get_running_loop().time
+        began = clock()
+        while await self._run(self._services.retention.sweep):
+            await asyncio.sleep(clock() - began)  # half of the time is for others
+            began = clock()

@@ -1,4 +1,4 @@
-"""The options of the engine, which works off the queue; a part of `funcplat.conf`."""
+"""The options of the engine, which works off the queue and cleans up; a part of `funcplat.conf`."""
 
 from __future__ import annotations
 
@@ -77,5 +77,23 @@ ENGINE_OPTS: list[cfg.Opt] = [
         default=5.0,
         min=0.1,
         help="Seconds between rounds of the reaper: idle, dead and foreign workers, unreferenced packages.",
+    ),
+]
+
+RETENTION_OPTS: list[cfg.Opt] = [
+    cfg.FloatOpt(
+        "executions",
+        default=30 * 86400.0,
+        min=0.0,
+        help="Seconds after its end for which an execution is kept, with its result and log. 0: until "
+        "somebody deletes it. 30 days, so that no disk fills up unnoticed. Dead letters are kept until "
+        "they are redriven or purged.",
+    ),
+    cfg.FloatOpt(
+        "logs",
+        default=7 * 86400.0,
+        min=0.0,
+        help="Seconds after the end of an execution for which its log is kept; a sentence that says so takes "
+        "its place. 0: as long as the execution. Logs take most of the space.",
     ),
 ]

@@ -124,6 +124,12 @@ def new_id() -> str:
     return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
 
 
+def first_id(moment: int) -> str:
+    """Sorts before the ids that are made from ``moment`` on, in microseconds, and after the earlier ones."""
+    text = f"{max(0, moment) // 1000:012x}"
+    return f"{text[:8]}-{text[8:]}"
+
+
 _RANDOM_BITS = ~((0xF << 76) | (0x3 << 62))
 _VERSION_BITS = (0x4 << 76) | (0x2 << 62)
 

@@ -43,6 +43,7 @@ from funcplat.core.packagestore import PackageStore, StoreOptions
 from funcplat.core.queue import Queue, QueueOptions
 from funcplat.core.queueing import Acceptance
 from funcplat.core.recording import Recording
+from funcplat.core.retention import Retention, RetentionOptions
 from funcplat.core.retries import RetryOptions
 from funcplat.core.routes import Routes
 from funcplat.core.servers import Servers
@@ -255,6 +256,7 @@ class Core:
     interventions: Interventions
     idempotency: Idempotency
     tallies: Tallies
+    retention: Retention
 
 
 class CoreTest(DatabaseTest):
@@ -265,6 +267,7 @@ class CoreTest(DatabaseTest):
     lease = 30.0
     driver_class: type[fakes.FakeOrchestrator] = fakes.FakeOrchestrator
     clock: sa.ColumnElement[int] = models.now()
+    retention = RetentionOptions(0.0, 0.0)
 
     def setUp(self) -> None:
         super().setUp()
@@ -322,6 +325,7 @@ class CoreTest(DatabaseTest):
             interventions=Interventions(db, queue, tallies, 3600.0),
             idempotency=Idempotency(db, acceptance, 3600.0),
             tallies=tallies,
+            retention=Retention(db, self.clock, self.retention),
         )
         core.servers.register()
         return core

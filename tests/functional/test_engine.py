@@ -10,9 +10,11 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import fixtures
+import sqlalchemy as sa
 
 from funcplat import bootstrap, errors
 from funcplat.core.executions import Record
+from funcplat.core.retention import RetentionOptions
 from funcplat.db import models, session
 from funcplat.engine import Engine
 from tests.functional import core
@@ -61,6 +63,8 @@ class FakeRouter:
 
 
 class EngineTests(core.CoreTest):
+    retention = RetentionOptions(3600.0, 0.0)
+
     def setUp(self) -> None:
         super().setUp()
         self.logs = self.useFixture(fixtures.FakeLogger(level=logging.DEBUG))
@@ -105,6 +109,16 @@ class EngineTests(core.CoreTest):
 
     def status(self, execution_id: str) -> str:
         return str(self.execution(execution_id).status)
+
+    # -- retention ---------------------------------------------------------------------------------------
+
+    def test_what_ended_long_ago_is_deleted(self) -> None:
+        old = self.queue()
+        self.change(models.executions, old.id, status="success", sync=True, created_at=1, updated_at=1)
+        moved = "00000000" + old.id[8:]
+        with self.db.write() as connection:
+            connection.execute(sa.update(models.executions).values(id=moved))
+        self.run_engine(lambda engine: self.until(lambda: not self.rows(models.executions)))
 
     # -- the queue ---------------------------------------------------------------------------------------
 

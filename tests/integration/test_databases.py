@@ -28,6 +28,7 @@ from tests.functional import (
     test_core_jobs,
     test_core_packages,
     test_core_queue,
+    test_core_retention,
     test_core_runtimes,
     test_core_versions,
     test_core_webhooks,
@@ -262,6 +263,10 @@ class PostgreSQLCensus(test_core_queue.CensusTests):
 
 
 class PostgreSQLFairness(test_core_queue.FairnessTests):
+    database = "postgresql"
+
+
+class PostgreSQLRetention(test_core_retention.RetentionTests):
     database = "postgresql"
 
 
