@@ -6,16 +6,18 @@ hold for it as for workers, and operators see it.  Its container is the driver's
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from funcplat import errors
 from funcplat.core.images import Images
 from funcplat.core.starts import Starts, spec_of
 from funcplat.core.workers import WorkerOptions, Workers
-from funcplat.drivers.base import ImageKind, ImageRun
+from funcplat.drivers.base import Address, Handle, ImageKind, ImageRun
 from funcplat.plugins import GuardedOrchestrator
 
 ARGUMENTS = "__function_input"
@@ -46,13 +48,15 @@ class ImageRuns:
         self._starts = starts
         self._workers = workers
         self._options = options
+        self._lock = threading.Lock()
+        self._running: dict[str, tuple[str, GuardedOrchestrator]] = {}  # by worker: execution, driver
 
     def is_one_shot(self, orchestrator: str | None, image: str) -> bool:
         """Whether a pinned image is a program that runs once, and not a worker.  Raises FuncplatError."""
         return self._images.kind(self._images.runner(orchestrator), image) is ImageKind.ONE_SHOT
 
-    def run(self, revision_id: str, input_text: str | None, timeout: float) -> Run:
-        """Run a revision's image to its end.
+    def run(self, execution_id: str, revision_id: str, input_text: str | None, timeout: float) -> Run:
+        """Run a revision's image to its end, or until it is cancelled: then as if killed.
 
         Raises NoCapacity at a cap, NotFound for a revision that is gone, DriverError where it cannot be run,
         InvalidRequest for an input that cannot be arguments; nothing is left of it in any case.
@@ -62,10 +66,33 @@ class ImageRuns:
         try:
             deadline = self._images.pull_deadline + self._options.start_deadline + timeout
             spec = spec_of(row, self._options, None)
-            outcome = self._orchestrators[row["orchestrator"]].run_image(spec, arguments, timeout, deadline)
+            driver = self._orchestrators[row["orchestrator"]]
+            with self._known(execution_id, driver, row["id"]):
+                outcome = driver.run_image(spec, arguments, timeout, deadline)
         finally:
             self._workers.settle(row["id"])
         return Run(row["id"], outcome)
+
+    @contextlib.contextmanager
+    def _known(self, execution_id: str, driver: GuardedOrchestrator, worker_id: str) -> Iterator[None]:
+        with self._lock:
+            self._running[worker_id] = execution_id, driver
+        try:
+            yield
+        finally:
+            with self._lock:
+                del self._running[worker_id]
+
+    def cancel(self, execution_id: str) -> None:
+        """Have the run of an execution killed, which `run` then returns from.
+
+        To be called again until it has: one that is about to begin cannot be killed yet.  Raises DriverError.
+        """
+        with self._lock:
+            found = [(key, driver) for key, (of, driver) in self._running.items() if of == execution_id]
+        for worker_id, driver in found:
+            # No address: it is not known whether it is a worker.
+            driver.stop_worker(Handle(worker_id, Address()), 0.0, self._options.start_deadline)
 
 
 def arguments_of(text: str | None) -> Sequence[str]:

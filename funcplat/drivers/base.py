@@ -241,8 +241,10 @@ class OrchestratorDriver(abc.ABC):
         """Run an image function once and remove it in every case, within the limits of the spec.
 
         ``arguments`` replace the command of the image, not its entry point; none: what the image says.
-        It is killed after ``timeout`` seconds.  A run under way when the driver is closed is ended and raises
-        DriverUnavailable.  Needs Capability.RUN_IMAGE.
+        It is killed after ``timeout`` seconds, and when `stop_worker` is called for its ``worker_id`` with an
+        empty Address; it has ended by SIGKILL then (exit code 137), or is a DriverError where it had not
+        begun.  A run under way when the driver is closed is ended and raises DriverUnavailable.  Needs
+        Capability.RUN_IMAGE.
         """
         raise _not_supported(self, Capability.RUN_IMAGE)
 

@@ -123,10 +123,14 @@ class Calls:
         running = self._running.get(execution_id)
         if running is None:
             return
+        if self._one_shots.under_way(execution_id):
+            running.cancelled = True
+            await self._one_shots.cancel(execution_id)
+            return
         heard = False
         if running.connection is not None and running.station is not None:
             heard = await cancelling.tell(running.station, execution_id)
-        # What waits for a place, or runs on a worker that cannot cancel, is left to itself.
+        # A worker that cannot cancel is left to itself.
         if not heard and self._running.get(execution_id) is running and running.task is not None:
             running.cancelled = True
             running.task.cancel()
@@ -200,10 +204,14 @@ class Calls:
         try:
             if line.route.image is not None and await self._one_shots.takes(line):
                 await self._one_shots.run(line.route, record)
+                if running.cancelled and record.status != "success":
+                    cancelling.end(record)
             else:
                 await self._until_taken(line, running)
         except NoWorker as error:
             self._fail(record, error.reason)
+            if running.cancelled:
+                cancelling.end(record)
         except errors.NotFound as error:
             self._fail(record, Reason(ReasonCode.FUNCTION_DELETED, error.message))
         except asyncio.CancelledError:

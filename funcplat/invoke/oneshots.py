@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import collections
 import json
+import logging
 import signal
 from collections.abc import Callable, Coroutine
 from typing import Any, Protocol
@@ -17,6 +18,7 @@ from funcplat.drivers.base import ImageRun
 from funcplat.errors import Reason, ReasonCode
 from funcplat.invoke.router import ROOM_PAUSE, Line, NoWorker, RouterOptions
 
+LOG = logging.getLogger(__name__)
 SIGNALLED = 128
 """Exit codes above say which signal ended a program, as shells have it."""
 
@@ -26,7 +28,9 @@ class Backend(Protocol):
 
     def is_one_shot(self, orchestrator: str | None, image: str) -> bool: ...
 
-    def run(self, revision_id: str, input_text: str | None, timeout: float) -> Run: ...
+    def run(self, execution_id: str, revision_id: str, input_text: str | None, timeout: float) -> Run: ...
+
+    def cancel(self, execution_id: str) -> None: ...
 
 
 class OneShots:
@@ -57,6 +61,7 @@ class OneShots:
         self._loop = asyncio.get_running_loop()
         self._waiting: collections.Counter[str] = collections.Counter()
         self._timeouts: set[asyncio.Timeout] = set()
+        self._under_way: set[str] = set()  # executions that have a thread
         self._ended = False
 
     async def takes(self, line: Line) -> bool:
@@ -82,6 +87,20 @@ class OneShots:
         outcome = await self._when_there_is_room(route, record)
         record.worker_id = outcome.worker_id
         self._conclude(record, outcome.outcome, route.timeout)
+
+    def under_way(self, execution_id: str) -> bool:
+        """Whether an execution has come so far that only `cancel` can end it."""
+        return execution_id in self._under_way
+
+    async def cancel(self, execution_id: str) -> None:
+        """Have the program of an execution killed.
+
+        To be called again until `run` returns: one that is about to begin cannot be killed yet.
+        """
+        try:
+            await self._ask(self._backend.cancel, execution_id)
+        except errors.DriverError as error:
+            LOG.warning("execution %s: its program is not killed yet: %s", execution_id, error.message)
 
     def end(self) -> None:
         """This server ends: calls that wait, or come now, are not run."""
@@ -141,20 +160,23 @@ class OneShots:
         )
 
     async def _try(self, route: Route, record: Record) -> Run:
+        self._under_way.add(record.id)
         try:
             return await self._run(self._attempt, route, record)  # type: ignore[no-any-return]
         except (errors.NoCapacity, errors.NotFound):
             raise
         except errors.FuncplatError as error:
             raise _no_worker(error) from error
+        finally:
+            self._under_way.discard(record.id)
 
     def _attempt(self, route: Route, record: Record) -> Run:
         try:
-            return self._backend.run(route.revision_id, record.input, route.timeout)
+            return self._backend.run(record.id, route.revision_id, record.input, route.timeout)
         except errors.NoCapacity as error:
             if getattr(error, "kind", None) != "node" or not self._make_room(route.function_id):
                 raise
-        return self._backend.run(route.revision_id, record.input, route.timeout)
+        return self._backend.run(record.id, route.revision_id, record.input, route.timeout)
 
     # -- the end -----------------------------------------------------------------------------------------
 

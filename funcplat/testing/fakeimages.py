@@ -51,13 +51,13 @@ class FakeImageOrchestrator(fakes.FakeOrchestrator):
         self.images: dict[str, FakeImage] = {}
         self.inspected: list[str] = []
         self._lock = threading.Lock()
-        self._running: set[subprocess.Popen[bytes]] = set()
+        self._running: dict[str, subprocess.Popen[bytes]] = {}  # by the id of the worker
         self._closed = False
 
     def close(self) -> None:
         with self._lock:
             self._closed = True
-            running = list(self._running)
+            running = list(self._running.values())
         for process in running:
             _kill(process)
         super().close()
@@ -84,11 +84,18 @@ class FakeImageOrchestrator(fakes.FakeOrchestrator):
         finally:
             _kill(process)
             with self._lock:
-                self._running.discard(process)
+                del self._running[spec.worker_id]
         if self._closed:
             raise errors.DriverUnavailable("the fake was closed while the image ran")
         code = process.returncode
         return ImageRun(128 - code if code < 0 else code, log, time.monotonic() - started, timed_out)
+
+    def stop_worker(self, handle: base.Handle, grace: float, deadline: float) -> None:
+        with self._lock:
+            process = self._running.get(handle.worker_id)
+        if process is not None and handle.address == base.Address():
+            _kill(process)
+        super().stop_worker(handle, grace, deadline)
 
     def running(self) -> int:
         """How many images run now."""
@@ -110,7 +117,7 @@ class FakeImageOrchestrator(fakes.FakeOrchestrator):
                 )
             except (OSError, ValueError) as error:
                 raise errors.DriverError(f"the program cannot be started: {error}") from error
-            self._running.add(process)
+            self._running[spec.worker_id] = process
             return process
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import concurrent.futures
 import threading
 import time
+import uuid
 from collections.abc import Collection
 from typing import Any
 
@@ -112,6 +113,37 @@ class DockerDriverTest(orchestrator.OrchestratorDriverTests, testtools.TestCase)
         self.assertTrue(run.timed_out)
         self.assertEqual(b"begun\n", run.log)
         self.assertLess(run.duration, 5.0)
+
+    def test_an_image_function_is_killed_when_its_worker_is_stopped(self) -> None:
+        worker_id = str(uuid.uuid4())
+        with concurrent.futures.ThreadPoolExecutor(1) as pool:
+            running = pool.submit(self.run_shell, "echo begun; sleep 600", 100.0, worker_id=worker_id)
+            self.wait_for_run()
+            self.driver.stop_worker(base.Handle(worker_id, base.Address()), 0.0, self.patience)
+            run = running.result(30.0)
+        self.assertEqual((137, False), (run.exit_code, run.timed_out))
+
+    def test_an_image_function_that_is_stopped_before_it_begins_leaves_nothing(self) -> None:
+        worker_id = str(uuid.uuid4())
+        threads = threading.active_count()
+        with concurrent.futures.ThreadPoolExecutor(1) as pool:
+            running = pool.submit(self.run_shell, "sleep 600", 100.0, worker_id=worker_id)
+            while not running.done():  # whenever it comes, it must come to an end
+                self.driver.stop_worker(base.Handle(worker_id, base.Address()), 0.0, self.patience)
+            error = running.exception(30.0)
+        self.assertTrue(error is None or isinstance(error, errors.DriverError), error)
+        self.driver.close()
+        end = time.monotonic() + 30.0
+        while threading.active_count() > threads and time.monotonic() < end:
+            time.sleep(0.02)
+        self.assertLessEqual(threading.active_count(), threads, "somebody still reads its output")
+
+    def wait_for_run(self) -> None:
+        end = time.monotonic() + 30.0
+        with docker_engine.client(self.url) as engine_:
+            while not engine_.containers(filters={"label": f"funcplat.owner={self.owner}"}):
+                self.assertLess(time.monotonic(), end, "it does not run")
+                time.sleep(0.02)
 
     def test_an_image_function_that_takes_too_much_memory_says_so(self) -> None:
         eat = "python3 -I -c 'x = bytearray(300 << 20); x[:] = b\"x\" * len(x)'"

@@ -66,7 +66,7 @@ class ImageTest(core.CoreTest):
         return (on or self.core).functions.create(identity, NewFunction(code=code, **fields), None)
 
     def run_once(self, function: functions.Function, text: str | None = None, timeout: float = 10.0) -> Any:
-        return self.core.image_runs.run(self.revision(function).id, text, timeout).outcome
+        return self.core.image_runs.run("e1", self.revision(function).id, text, timeout).outcome
 
 
 class PinningTests(ImageTest):
@@ -212,9 +212,9 @@ class RunsTests(ImageTest):
         self.put("slow:1", "exec sleep 60", 1)
         made = self.create("slow:1")
         revision = self.revision(made).id
-        run = core.spawn(lambda: server.image_runs.run(revision, None, 10.0))
+        run = core.spawn(lambda: server.image_runs.run("e1", revision, None, 10.0))
         until(lambda: self.driver.running() == 1, "it runs")
-        error = self.assertRaises(errors.NoCapacity, server.image_runs.run, revision, None, 10.0)
+        error = self.assertRaises(errors.NoCapacity, server.image_runs.run, "e2", revision, None, 10.0)
         self.assertIn("1 workers of this function", error.message)
         self.driver.close()
         self.assertRaises(errors.DriverUnavailable, run.result, core.PATIENCE)
@@ -229,6 +229,22 @@ class RunsTests(ImageTest):
         other.workers.stop_drained()
         self.assertEqual([], other.workers.of(ALICE, made.id, 0))
 
+    def test_a_run_that_is_cancelled_is_killed_and_no_other(self) -> None:
+        self.put("slow:1", "echo begun; exec sleep 60", 1)
+        revision = self.revision(self.create("slow:1")).id
+        runs = {
+            name: core.spawn(lambda name=name: self.core.image_runs.run(name, revision, None, 10.0))
+            for name in ("e1", "e2")
+        }
+        until(lambda: self.driver.running() == 2, "they run")
+        self.core.image_runs.cancel("e3")
+        self.core.image_runs.cancel("e1")
+        self.assertEqual(137, runs["e1"].result(core.PATIENCE).outcome.exit_code)
+        self.core.image_runs.cancel("e1")
+        self.assertEqual(1, self.driver.running())
+        self.core.image_runs.cancel("e2")
+        self.assertEqual(137, runs["e2"].result(core.PATIENCE).outcome.exit_code)
+
     def test_a_run_that_fails_to_start_leaves_nothing(self) -> None:
         self.images["gone:1"] = fakeimages.FakeImage(DIGESTS[1], ["/no/such/program"])
         made = self.create("gone:1")
@@ -239,7 +255,7 @@ class RunsTests(ImageTest):
         made = self.create()
         revision = self.revision(made).id
         self.core.functions.delete(ALICE, made.id)
-        self.assertRaises(errors.NotFound, self.core.image_runs.run, revision, None, 1.0)
+        self.assertRaises(errors.NotFound, self.core.image_runs.run, "e1", revision, None, 1.0)
 
     def test_the_kind_of_an_image_is_asked_once(self) -> None:
         revision = self.revision(self.create())

@@ -142,6 +142,18 @@ class OneShotTest(ImageTest):
             self.assertIn("SIGKILL", self.failed(run.result(), "function_crashed"))
         self.assertEqual([], self.server.containers("j"))
 
+    def test_a_run_that_is_cancelled_ends_at_once_and_keeps_its_log(self) -> None:
+        function = self.create(self.program("echo begun; exec sleep 300"), timeout="300")
+        execution = self.execute(function, sync=False)
+        until(self.running, "it runs")
+        began = time.monotonic()
+        answer = self.api.post(f"/v1/executions/{execution['id']}/cancel", {})
+        self.assertEqual(200, answer.status_code, answer.text)
+        self.failed(self.settled(execution), "cancelled")
+        self.assertLess(time.monotonic() - began, 20.0)
+        self.assertEqual("begun\n", self.log(execution))
+        self.assertEqual([], self.server.containers("j"))
+
     def running(self) -> list[dict[str, Any]]:
         return [each for each in self.server.containers("j") if each["State"] == "running"]
 

@@ -24,6 +24,8 @@ class PlayedBackend:
         self.errors = []
         self.kinds = [True]
         self.asked = 0
+        self.cancelled = []
+        self.unreachable = False
         self.gate = threading.Event()
         self.gate.set()
         self.most = self.now = 0
@@ -36,7 +38,12 @@ class PlayedBackend:
             raise kind
         return kind
 
-    def run(self, revision_id, input_text, timeout):
+    def cancel(self, execution_id):
+        self.cancelled.append(execution_id)
+        if self.unreachable:
+            raise errors.DriverUnavailable("m")
+
+    def run(self, execution_id, revision_id, input_text, timeout):
         with self.lock:
             self.now += 1
             self.most = max(self.most, self.now)
@@ -172,6 +179,22 @@ class OneShotsTests(testtools.TestCase):
         self.assertEqual(ReasonCode.QUEUE_TIMEOUT, caught.exception.reason.code)
         self.backend.gate.set()
         await first
+
+    @asynchronous
+    async def test_what_has_a_thread_is_cancelled_in_it_and_nothing_else_is(self):
+        shots, self.backend.gate = self.make(), threading.Event()
+        self.assertFalse(shots.under_way("e"))
+        run = asyncio.ensure_future(shots.run(self.line().route, record()))
+        while not self.backend.now:
+            await asyncio.sleep(0.001)
+        self.assertEqual((True, False), (shots.under_way("e"), shots.under_way("another")))
+        await shots.cancel("e")
+        self.backend.unreachable = True
+        await shots.cancel("e")  # no error: it is to be tried again
+        self.backend.gate.set()
+        await run
+        self.assertFalse(shots.under_way("e"))
+        self.assertEqual(["e", "e"], self.backend.cancelled)
 
     @asynchronous
     async def test_the_queue_is_bounded(self):

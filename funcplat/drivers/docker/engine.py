@@ -201,10 +201,20 @@ class Engine:
         answer = self._request("GET", "/events", deadline.remaining(), query)
         return [json.loads(line) for line in answer.text.splitlines() if line.strip()]
 
-    def attach(self, container: str) -> Iterator[bytes]:
-        """What a container writes, standard output and error, from this call to its end."""
+    @contextlib.contextmanager
+    def attached(self, container: str) -> Iterator[Iterator[bytes]]:
+        """What a container writes, standard output and error, from this call to its end.
+
+        It may be read in another thread; whoever reads it when this is left gets no more.
+        """
         with self.translated():
-            return self._translated_stream(self.client().attach(container, stream=True))
+            stream = self.client().attach(container, stream=True)
+        try:
+            yield self._translated_stream(stream)
+        finally:
+            # The Engine leaves that of a container that never ran open for ever.
+            with contextlib.suppress(OSError):  # it is at its end
+                stream.close()
 
     def _translated_stream(self, chunks: Iterator[bytes]) -> Iterator[bytes]:
         with self.translated():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import concurrent.futures
 import contextlib
 import logging
+import signal
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,6 +23,8 @@ MOST_RUNS = 1000
 READ_TIMEOUT = 5.0
 """Seconds for the last output to come in when a container has ended."""
 CLEAN_UP_DEADLINE = 20.0
+KILLED = 128 + signal.SIGKILL
+"""Exit code of a program that was killed."""
 
 
 class Jobs:
@@ -88,8 +91,18 @@ class Jobs:
     def _watch(self, name: str, timeout: float, deadline: deadlines.Deadline) -> base.ImageRun:
         output = _Output()
         # Before the start, so that nothing is missed: it is kept here, not on the Engine's disk.
-        stream = self._docker.attach(name)
-        reading = self._threads.submit(output.read, stream)
+        with self._docker.attached(name) as stream:
+            reading = self._threads.submit(output.read, stream)
+            return self._watch_read(name, timeout, deadline, output, reading)
+
+    def _watch_read(
+        self,
+        name: str,
+        timeout: float,
+        deadline: deadlines.Deadline,
+        output: _Output,
+        reading: concurrent.futures.Future[None],
+    ) -> base.ImageRun:
         self._docker.call("POST", f"/containers/{name}/start", deadline)
         self._expect_open()  # `close` may have come too early to kill it
         started = time.monotonic()
@@ -98,9 +111,7 @@ class Jobs:
             self._workers.kill(name, deadlines.Deadline(CLEAN_UP_DEADLINE))
         duration = time.monotonic() - started
         concurrent.futures.wait([reading], READ_TIMEOUT)
-        state = self._docker.call("GET", f"/containers/{name}/json", deadlines.Deadline(CLEAN_UP_DEADLINE))[
-            "State"
-        ]
+        state = self._state(name)
         return base.ImageRun(
             exit_code=state["ExitCode"],
             log=output.kept(),
@@ -117,6 +128,17 @@ class Jobs:
         except errors.DriverTimeout:
             return False
         return True
+
+    def _state(self, name: str) -> Mapping[str, Any]:
+        """How a container has ended."""
+        until = deadlines.Deadline(CLEAN_UP_DEADLINE)
+        try:
+            state: Mapping[str, Any] = self._docker.call("GET", f"/containers/{name}/json", until)["State"]
+        except engine.Refused as error:
+            if error.status != 404:
+                raise
+            return {"ExitCode": KILLED}  # it was killed and removed, by `stop_worker` or by an operator
+        return state
 
     def _remove(self, name: str) -> None:
         try:
