@@ -10,6 +10,7 @@ import io
 import json
 import os
 import pathlib
+import re
 import subprocess
 import textwrap
 import uuid
@@ -491,3 +492,31 @@ class CommandTests(CommandTest):
             done = self.openstack(*words)
             self.assertEqual(1, done.returncode, done.stdout)
             self.assertIn(text, done.stdout + done.stderr)
+
+
+class AuditTests(testtools.TestCase):
+    """That the tests of this package leave out no command."""
+
+    def test_every_command_of_the_client_is_used_and_succeeds(self) -> None:
+        directory = os.environ.get(VARIABLE)
+        if not directory:
+            self.skipTest(f"{VARIABLE} names no virtual environment with python-qinlingclient")
+        ask = (
+            "import importlib.metadata as m\n"
+            "for each in m.distribution('python-qinlingclient').entry_points:\n"
+            "    if each.group == 'openstack.function_engine.v1': print(each.name)"
+        )
+        python = pathlib.Path(directory) / "bin" / "python"
+        done = subprocess.run([python, "-c", ask], capture_output=True, text=True, check=True)
+        commands = [tuple(name.split("_")) for name in done.stdout.split()]
+        self.assertIn(("function", "execution", "log", "show"), commands)
+        self.assertEqual([], [words for words in commands if not self.is_used(words)])
+
+    def test_a_command_that_nobody_uses_is_found(self) -> None:
+        self.assertFalse(self.is_used(("function", "dance")))
+
+    def is_used(self, words: tuple[str, ...]) -> bool:
+        """Whether a test expects such a command to succeed."""
+        wanted = r"(succeed|parsed)\(\s*(\*\()?" + r",\s*".join(re.escape(f'"{word}"') for word in words)
+        texts = (path.read_text() for path in pathlib.Path(__file__).parent.glob("test_qinlingclient*.py"))
+        return any(re.search(wanted, text) for text in texts)
