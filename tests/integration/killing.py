@@ -13,6 +13,7 @@ import collections
 import contextlib
 import dataclasses
 import json
+import os
 import pathlib
 import random
 import subprocess
@@ -29,7 +30,7 @@ import sqlalchemy as sa
 from funcplat.core.tallies import Tallies
 from funcplat.db import models, session
 from tests.functional.platform import configuration, package, until
-from tests.services import processes
+from tests.services import faketime, processes
 
 T = models.executions
 PATIENCE = 120.0
@@ -52,6 +53,8 @@ class Plan:
     engines: int = 0  # none: one ``serve``, on SQLite
     callers: int = 8
     pause: tuple[float, float] = (0.5, 2.0)  # seconds between kills
+    library: str = ""  # of wrong clocks
+    skew: float = 0.0  # seconds that every other process is ahead of the time, and the rest behind it
 
 
 @dataclasses.dataclass
@@ -92,7 +95,7 @@ class Cluster:
             self._add("engine", f"e{number}", None)
         if url is not None:
             subprocess.run(self._command("db upgrade", "a0"), check=True, capture_output=True)
-        self.running = [self._start(words) for words in self.words]
+        self.running = [self._start(number) for number in range(len(self.words))]
 
     def _add(self, command: str, name: str, port: int | None) -> None:
         (self.home / name).mkdir()
@@ -115,14 +118,25 @@ class Cluster:
         conf = str(self.home / name / "funcplat.conf")
         return [sys.executable, "-m", "funcplat.cmd", *command.split(), "--config-file", conf]
 
-    def _start(self, words: list[str]) -> subprocess.Popen[bytes]:
-        return subprocess.Popen(words, stdout=self.log, stderr=self.log, stdin=subprocess.DEVNULL)
+    def _start(self, number: int) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(
+            self.words[number],
+            env={**os.environ, **self._clock(number)},
+            stdout=self.log,
+            stderr=self.log,
+            stdin=subprocess.DEVNULL,
+        )
+
+    def _clock(self, number: int) -> dict[str, str]:
+        if not self.plan.skew:
+            return {}
+        return faketime.environment(self.plan.library, self.plan.skew * (-1) ** number)
 
     def kill(self, number: int) -> None:
         """kill -9, and a new process in its place."""
         self.running[number].kill()
         self.running[number].wait()
-        self.running[number] = self._start(self.words[number])
+        self.running[number] = self._start(number)
 
     def stop(self) -> None:
         for process in self.running:
