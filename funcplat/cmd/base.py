@@ -204,7 +204,7 @@ def is_id(reference: str) -> bool:
 
 
 def find(connection: client.Client, collection: str, reference: str) -> client.Json:
-    """The function or runtime with this id, else with this name.
+    """The function or runtime with this id, else with this name, else the runtime of this image.
 
     ``collection``: ``functions`` or ``runtimes``.  Raises NotFoundFailure for none and
     UsageFailure, with the ids, for several.
@@ -223,6 +223,8 @@ def _named(connection: client.Client, collection: str, name: str) -> client.Json
     noun = collection.removesuffix("s")
     things = connection.get(f"/v1/{collection}").json().get(collection, [])
     found = [thing for thing in things if thing.get("name") == name]
+    if not found and collection == "runtimes":  # most have no name
+        found = [thing for thing in things if thing.get("image") == name]
     if not found:
         raise failures.NotFoundFailure(f"no {noun} is named {name!r}; see `funcplat {noun} list`")
     if len(found) > 1:

@@ -86,6 +86,16 @@ class RuntimeTests(CommandCase):
             shown = self.succeed("runtime", "show", reference, "-f", "json").json
             self.assertEqual(runtime_id, shown["id"])
 
+    def test_one_without_a_name_is_found_by_its_image(self):
+        runtime_id = self.server.add_runtime("funcplat/nodejs:22")
+        self.server.runtimes[runtime_id]["name"] = None
+        named = self.server.add_runtime("other")
+        self.server.runtimes[named]["image"] = "python3"
+        shown = self.succeed("runtime", "show", "funcplat/nodejs:22", "-f", "json").json
+        self.assertEqual(runtime_id, shown["id"])
+        self.server.add_runtime("python3")
+        self.assertNotEqual(named, self.succeed("runtime", "show", "python3", "-f", "json").json["id"])
+
     def test_update_sends_what_is_given(self):
         runtime_id = self.server.add_runtime("python3")
         self.succeed("runtime", "update", "python3", "--description", "the new one")
