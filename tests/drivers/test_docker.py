@@ -98,6 +98,18 @@ class DockerDriverTest(orchestrator.OrchestratorDriverTests, testtools.TestCase)
         self.assertEqual(6, len({each.data["container"] for each in handles}))
         self.assertEqual({spec.worker_id for spec in specs}, set(self.listed()))
 
+    def test_an_image_goes_by_another_name_too(self) -> None:
+        self.options["images"] = [f"openstackqinling/python*={self.image}"]
+        self.driver = self.open_driver(str(uuid.uuid4()))
+        self.owner = self.driver.context.owner
+        image = "openstackqinling/python3-runtime:0.0.2"
+        self.driver.check_image(image, self.patience)
+        handle = self.start(image=image)
+        self.assertIn(handle.worker_id, self.listed())
+        self.assertGreaterEqual(self.driver.pool(image, self.patience).total, 1)
+        with self.assertRaises(errors.ImageUnknown):
+            self.driver.check_image("openstackqinling/ruby:1", self.patience)
+
     # -- image functions ------------------------------------------------------------------------------
 
     def run_shell(self, script: str, timeout: float = 20.0, **changes: Any) -> base.ImageRun:

@@ -61,10 +61,19 @@ class OptionsTest(testtools.TestCase):
             {"user": "nobody"},
             {"user": "0:0"},
             {"networks": ["crawler"]},
+            {"images": ["python3"]},
+            {"images": ["=python3"]},
             {"tls_cert": "/c"},
             {"tls_cert": "/c", "tls_key": "/k"},
         ):
             self.assertRaises(errors.ConfigError, settings, **values)
+
+    def test_the_first_pattern_that_fits_names_the_image(self) -> None:
+        found = settings(images=["openstackqinling/python*=funcplat/python:3.12", "*node*=node:1"])
+        names = ("openstackqinling/python3-runtime:0.0.2", "a/nodejs", "funcplat/python:3.11")
+        self.assertEqual(
+            ["funcplat/python:3.12", "node:1", "funcplat/python:3.11"], [found.image(name) for name in names]
+        )
 
     def test_the_first_pattern_that_fits_names_the_network(self) -> None:
         found = settings(networks=["*crawler*=egress", "*=other"])

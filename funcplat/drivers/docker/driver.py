@@ -126,7 +126,8 @@ class DockerDriver(base.OrchestratorDriver):
     def check_image(self, image: str, deadline: float) -> None:
         """Pull the image where it is missing, and start a worker of it, which is kept for the pool."""
         until = deadlines.Deadline(deadline)
-        shape = self._shape(self._images.worker_now(image, until), self._settings.pool_disk)
+        found = self._images.worker_now(self._settings.image(image), until)
+        shape = self._shape(found, self._settings.pool_disk)
         try:
             if not self._pool.has(shape, until):
                 trial = self._workers.make_pooled(shape, until)
@@ -174,13 +175,14 @@ class DockerDriver(base.OrchestratorDriver):
         if spec.owner != self.context.owner:
             raise errors.DriverError(f"worker {spec.worker_id} is of another installation: {spec.owner}")
         name = self._names.worker(spec.worker_id)
-        image = self._images.worker(spec.image, until)
+        wanted = spec.image if spec.carries_function else self._settings.image(spec.image)
+        image = self._images.worker(wanted, until)
         try:
             return self._start(spec, name, image, until)
         except engine.Refused as error:
             if error.status != 404:
                 raise
-            image = self._images.worker_now(spec.image, until)  # it was removed in the last seconds
+            image = self._images.worker_now(wanted, until)  # it was removed in the last seconds
         return self._start(spec, name, image, until)
 
     def _start(
@@ -227,10 +229,11 @@ class DockerDriver(base.OrchestratorDriver):
 
     def pool(self, image: str, deadline: float) -> base.PoolState:
         """Workers of the image in all, and those without a function."""
+        name = self._settings.image(image)
         found = [
             each
             for each in self._workers.all(deadlines.Deadline(deadline))
-            if each.labels.get(containers.IMAGE) == image and each.runs
+            if each.labels.get(containers.IMAGE) == name and each.runs
         ]
         return base.PoolState(len(found), sum(each.kind == "p" for each in found))
 

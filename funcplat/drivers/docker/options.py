@@ -51,6 +51,14 @@ OPTS: Sequence[cfg.Opt] = (
         "Unset: that of worker_host.",
     ),
     cfg.ListOpt(
+        "images",
+        default=[],
+        help="Other images for the names that runtimes have, such as those of Qinling: pattern=image, the "
+        "first match counts. No match: the image of that name. Images of functions are not looked up here. "
+        "Example: ``openstackqinling/python*=funcplat/python:3.12, "
+        "openstackqinling/node*=funcplat/nodejs:22``",
+    ),
+    cfg.ListOpt(
         "networks",
         default=[],
         help="Which Docker network the functions of a runtime are in, by the runtime's image name: "
@@ -118,6 +126,7 @@ class Settings:
     by_socket: bool
     worker_host: str
     publish_address: str  # empty: that of worker_host
+    images: tuple[tuple[str, str], ...]  # pattern of a runtime's image, image
     networks: tuple[tuple[str, str], ...]  # pattern, network
     auth_file: str  # empty: that of docker login
     user: str
@@ -125,12 +134,13 @@ class Settings:
     pool_disk: int  # bytes
     pool_idle: float  # seconds
 
+    def image(self, name: str) -> str:
+        """The image that runs for a runtime whose image has this name."""
+        return _first(self.images, name, name)
+
     def network(self, image: str, otherwise: str) -> str:
         """The Docker network that an image's functions are in."""
-        for pattern, network in self.networks:
-            if fnmatch.fnmatchcase(image, pattern):
-                return network
-        return otherwise
+        return _first(self.networks, image, otherwise)
 
     def published_on(self) -> str:
         """The address that ports are published on.  Raises ConfigError where worker_host has none."""
@@ -151,7 +161,8 @@ def settings(options: cfg.ConfigOpts.GroupAttr) -> Settings:
         by_socket=by_socket,
         worker_host=worker_host,
         publish_address=options.publish_address or "",
-        networks=tuple(_network(entry) for entry in options.networks),
+        images=tuple(_entry("images", entry, "image") for entry in options.images),
+        networks=tuple(_entry("networks", entry, "network") for entry in options.networks),
         auth_file=options.auth_file or "",
         user=options.user,
         pool_size=options.pool_size,
@@ -170,11 +181,16 @@ def _tls(options: cfg.ConfigOpts.GroupAttr) -> tuple[str, str, str] | None:
     return options.tls_ca, options.tls_cert or "", options.tls_key or ""
 
 
-def _network(entry: str) -> tuple[str, str]:
-    pattern, _, network = entry.rpartition("=")
-    if not pattern.strip() or not network.strip():
-        raise errors.ConfigError(f"[orchestrator_docker] networks: {entry!r} is not pattern=network")
-    return pattern.strip(), network.strip()
+def _entry(option: str, entry: str, noun: str) -> tuple[str, str]:
+    pattern, _, value = entry.rpartition("=")
+    if not pattern.strip() or not value.strip():
+        raise errors.ConfigError(f"[orchestrator_docker] {option}: {entry!r} is not pattern={noun}")
+    return pattern.strip(), value.strip()
+
+
+def _first(entries: tuple[tuple[str, str], ...], name: str, otherwise: str) -> str:
+    """The value of the first pattern that a name matches."""
+    return next((value for pattern, value in entries if fnmatch.fnmatchcase(name, pattern)), otherwise)
 
 
 def _address(host: str) -> str:
