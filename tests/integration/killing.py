@@ -132,11 +132,14 @@ class Cluster:
             return {}
         return faketime.environment(self.plan.library, self.plan.skew * (-1) ** number)
 
-    def kill(self, number: int) -> None:
-        """kill -9, and a new process in its place."""
-        self.running[number].kill()
-        self.running[number].wait()
-        self.running[number] = self._start(number)
+    def kill(self, *numbers: int) -> None:
+        """kill -9, and once all of them are dead, new processes in their places."""
+        for number in numbers:
+            self.running[number].kill()
+        for number in numbers:
+            self.running[number].wait()
+        for number in numbers:
+            self.running[number] = self._start(number)
 
     def stop(self) -> None:
         for process in self.running:
