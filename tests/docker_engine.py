@@ -106,6 +106,8 @@ def user_image(at: str, tag: str, files: Mapping[str, str], base: str) -> str:
     context.seek(0)
     with client(at) as engine_:
         arguments = {"fileobj": context, "custom_context": True, "rm": True, "forcerm": True, "decode": True}
+        # The Engine's look into its cache fails when another test removes an image under its eyes.
+        arguments["nocache"] = True
         said = list(engine_.build(**arguments, tag=tag, buildargs={"BASE": base}, network_mode="none"))
         errors = [each["error"] for each in said if "error" in each]
         assert not errors, errors

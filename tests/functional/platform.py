@@ -30,6 +30,7 @@ from funcplat.api.protocol import Protocol
 from funcplat.api.resource import Desk
 from funcplat.auth import tokenfile
 from funcplat.auth.policy import Policy
+from funcplat.cmd import serving
 from funcplat.engine import Engine
 
 PATIENCE = 30.0
@@ -162,7 +163,13 @@ class Platform:
 @contextlib.asynccontextmanager
 async def _listening(desk: Desk) -> AsyncIterator[int]:
     config = uvicorn.Config(
-        app.create_app(desk), http=Protocol, lifespan="off", log_config=None, port=0, access_log=False
+        app.create_app(desk),
+        http=Protocol,
+        lifespan="off",
+        log_config=None,
+        port=0,
+        access_log=False,
+        timeout_keep_alive=serving.KEEP_ALIVE,
     )
     config.load()
     server = uvicorn.Server(config)
