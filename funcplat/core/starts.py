@@ -24,7 +24,7 @@ from funcplat.core.images import Images
 from funcplat.core.packagestore import PackageStore
 from funcplat.core.workers import Worker, WorkerOptions, Workers
 from funcplat.db import models
-from funcplat.db.session import Database
+from funcplat.db.session import Database, repeated
 from funcplat.drivers.base import Capability, Handle, WorkerSpec
 from funcplat.errors import Reason, ReasonCode
 
@@ -101,6 +101,7 @@ class Starts:
                         f"{count} more workers are not possible: {live} of {cap} workers of this {kind} exist"
                     )
 
+    @repeated
     def intend(self, revision_id: str) -> dict[str, Any]:
         """Take a slot: the values of the new worker's row, and the revision under "revision".
 
@@ -190,6 +191,7 @@ class Starts:
         with self._store.open(revision.store, revision.digest) as chunks:
             wire.load(handle.address, body, chunks, revision.size, max(deadline, 1.0))
 
+    @repeated
     def _conclude(self, row: Mapping[str, Any], handle: Handle) -> Worker:
         now = models.now()
         values = {"state": "ready", "handle": json.dumps(handle.to_json()), "updated_at": now, "used_at": now}

@@ -19,7 +19,7 @@ from funcplat.auth.base import Identity
 from funcplat.core import functions, wire
 from funcplat.core.deaths import Deaths
 from funcplat.db import models
-from funcplat.db.session import Database
+from funcplat.db.session import Database, repeated
 from funcplat.drivers.base import Address, Capability, Handle
 from funcplat.errors import Reason, ReasonCode
 
@@ -345,6 +345,7 @@ class Workers:
         except errors.DriverError as error:
             LOG.warning("worker %s: not stopped, to be tried again: %s", worker_id, error)
 
+    @repeated
     def settle(self, worker_id: str, reason: Reason | None = None) -> None:
         """The worker exists no more: free its slot.  Idempotent."""
         values = {"state": "deleted", "slot": None, "updated_at": models.now()}

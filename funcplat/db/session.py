@@ -6,20 +6,43 @@ import contextlib
 import pathlib
 import sqlite3
 import time
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, ParamSpec, TypeVar
 
 import alembic.command
 import alembic.config
 import alembic.runtime.migration
 import alembic.script
 import sqlalchemy as sa
+import tenacity
 
 from funcplat import errors
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 MIGRATIONS = pathlib.Path(__file__).parent / "migrations"
 BUSY_TIMEOUT = 30.0
 """Seconds that a SQLite transaction waits for another one."""
+_GIVEN_UP = frozenset({1213, 1020, "40P01", "40001"})
+"""MariaDB's numbers and PostgreSQL's SQLSTATEs: a deadlock, and a row that another transaction changed."""
+
+
+class TransactionGivenUp(errors.DriverUnavailable):
+    """The database ended a transaction for the good of another; nothing of it was done."""
+
+
+def repeated(function: Callable[P, R]) -> Callable[P, R]:
+    """Decorate a function that is one transaction and nothing else: one that is given up is made again.
+
+    Raises TransactionGivenUp where that happens five times in a row.
+    """
+    return tenacity.retry(
+        retry=tenacity.retry_if_exception_type(TransactionGivenUp),
+        stop=tenacity.stop_after_attempt(5),
+        wait=tenacity.wait_random_exponential(0.01, max=0.2),
+        reraise=True,
+    )(function)
 
 
 class Database:
@@ -122,6 +145,9 @@ def _translated() -> Iterator[None]:
         yield
     except (sa.exc.OperationalError, sa.exc.InterfaceError, sa.exc.TimeoutError) as error:
         cause = getattr(error, "orig", None) or error
+        # PyMySQL has the number as its first argument, psycopg the SQLSTATE as an attribute.
+        if {getattr(cause, "sqlstate", None), *cause.args[:1]} & _GIVEN_UP:
+            raise TransactionGivenUp(f"the database gave the transaction up: {cause}") from error
         raise errors.DriverUnavailable(f"the database does not answer: {cause}") from error
 
 

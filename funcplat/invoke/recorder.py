@@ -11,7 +11,6 @@ import asyncio
 import logging
 import queue
 import threading
-import time
 from collections.abc import Callable, Sequence
 
 from funcplat import errors
@@ -63,6 +62,7 @@ class Recorder:
         self._pace = 1.0  # seconds between records, of late
         self._last = 0.0  # the loop's time of the last record
         self._loop = asyncio.get_running_loop()
+        self._ending = threading.Event()
         self._thread = threading.Thread(target=self._run, name="recorder", daemon=True)
         self._thread.start()
 
@@ -86,6 +86,7 @@ class Recorder:
         """Write what is queued and end the thread."""
         self._write_pending()
         self._queue.put(None)
+        self._ending.set()
         await asyncio.to_thread(self._thread.join)
 
     # -- in the loop -------------------------------------------------------------------------------------
@@ -145,7 +146,7 @@ class Recorder:
             if crowd > 1:
                 # PERF(gather): many calls are under way, so more ends are about to come; a millisecond makes
                 # their transactions one (as PostgreSQL's commit_delay does). A call alone never waits.
-                time.sleep(GATHER)
+                self._ending.wait(GATHER)
             batch, ended = self._take(first)
             crowd = len(batch)
             outcomes = self._write(batch)

@@ -13,7 +13,6 @@ import collections
 import contextlib
 import dataclasses
 import json
-import os
 import pathlib
 import random
 import subprocess
@@ -30,10 +29,11 @@ import sqlalchemy as sa
 from funcplat.core.tallies import Tallies
 from funcplat.db import models, session
 from tests.functional.platform import configuration, package, until
-from tests.services import faketime, processes
+from tests.services import processes
 
 T = models.executions
 PATIENCE = 120.0
+WRONG_CLOCK = pathlib.Path(__file__).with_name("wrong_clock.py")
 FUNCTION = """
     import time
     def main(context, seconds=0.0):
@@ -53,7 +53,7 @@ class Plan:
     engines: int = 0  # none: one ``serve``, on SQLite
     callers: int = 8
     pause: tuple[float, float] = (0.5, 2.0)  # seconds between kills
-    library: str = ""  # of wrong clocks
+    lease: int = 3  # seconds until a server that says nothing is taken for dead
     skew: float = 0.0  # seconds that every other process is ahead of the time, and the rest behind it
 
 
@@ -101,7 +101,12 @@ class Cluster:
         (self.home / name).mkdir()
         options: dict[str, dict[str, Any]] = {
             "DEFAULT": {"state_dir": self.home / name / "s"},
-            "engine": {"poll_interval": 0.1, "reap_interval": 0.5, "lease": 3, "max_attempts": 50},
+            "engine": {
+                "poll_interval": 0.1,
+                "reap_interval": 0.5,
+                "lease": self.plan.lease,
+                "max_attempts": 50,
+            },
             "storage_local": {"directory": self.home / "packages"},
             "resource_limits": {"max_cpu": 2000, "default_cpu": 2000},
             "scaling": {"max_workers_per_function": 4},
@@ -120,17 +125,19 @@ class Cluster:
 
     def _start(self, number: int) -> subprocess.Popen[bytes]:
         return subprocess.Popen(
-            self.words[number],
-            env={**os.environ, **self._clock(number)},
+            self._clocked(number),
             stdout=self.log,
             stderr=self.log,
             stdin=subprocess.DEVNULL,
         )
 
-    def _clock(self, number: int) -> dict[str, str]:
+    def _clocked(self, number: int) -> list[str]:
+        """The command, by another time of day if the plan says so."""
+        words = self.words[number]
         if not self.plan.skew:
-            return {}
-        return faketime.environment(self.plan.library, self.plan.skew * (-1) ** number)
+            return words
+        python, _, *module = words
+        return [python, str(WRONG_CLOCK), str(self.plan.skew * (-1) ** number), *module]
 
     def kill(self, *numbers: int) -> None:
         """kill -9, and once all of them are dead, new processes in their places."""
@@ -150,6 +157,10 @@ class Cluster:
             finally:
                 process.kill()
         self.log.close()
+
+    def last_words(self) -> str:
+        """The end of what the servers logged."""
+        return (self.home / "log").read_text(errors="replace")[-20_000:]
 
     def database(self) -> session.Database:
         url = self.url or session.sqlite_url(self.home / "a0" / "s" / "funcplat.sqlite")

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import contextlib
 import pathlib
 import subprocess
 import sys
 import tempfile
+import threading
 from typing import Any
 
 import httpx
@@ -16,7 +18,7 @@ from testtools import content
 
 from funcplat import errors
 from funcplat.core.aliases import ATTEMPTS, Changes
-from funcplat.db import models
+from funcplat.db import models, session
 from tests import services
 from tests.functional import (
     core,
@@ -379,4 +381,46 @@ class MariaDBServers(test_core_executions.ServersTests):
 
 
 class MariaDBRecording(test_recording.OfAServer, test_recording.RecordingTests):
+    database = "mariadb"
+
+
+class DeadlockTests(testtools.TestCase):
+    """What `session.repeated` decorates outlives a deadlock, which the real database finds and ends."""
+
+    database = "postgresql"
+
+    def test_a_transaction_that_is_given_up_is_made_again(self) -> None:
+        url = self.useFixture(services.database(self.database)).url
+        table = sa.Table(
+            "deadlocked",
+            sa.MetaData(),
+            sa.Column("id", sa.Integer, primary_key=True),
+            sa.Column("number", sa.Integer),
+        )
+        both_have_one = threading.Barrier(2)
+        attempts: list[int] = []
+
+        @session.repeated
+        def count(*order: int) -> None:
+            attempts.append(order[0])
+            with db.write() as connection:
+                for row in order:
+                    more = {"number": table.c.number + 1}
+                    connection.execute(sa.update(table).where(table.c.id == row).values(more))
+                    if row == order[0] and attempts.count(row) == 1:
+                        both_have_one.wait(30.0)
+
+        with contextlib.closing(session.Database(url)) as db:
+            table.create(db.engine)
+            with db.write() as connection:
+                connection.execute(sa.insert(table), [{"id": 1, "number": 0}, {"id": 2, "number": 0}])
+            with concurrent.futures.ThreadPoolExecutor() as pool:
+                for future in [pool.submit(count, 1, 2), pool.submit(count, 2, 1)]:
+                    future.result(60.0)
+            with db.read() as connection:
+                numbers = connection.execute(sa.select(table.c.number)).scalars().all()
+        self.assertEqual(([2, 2], 3), (numbers, len(attempts)))
+
+
+class MariaDBDeadlockTests(DeadlockTests):
     database = "mariadb"

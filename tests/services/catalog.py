@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.services import base, dockerd, faketime, keystone, kubernetes, mariadb, postgresql, registry, swift
+from tests.services import base, dockerd, keystone, kubernetes, mariadb, postgresql, registry, swift
 
 
 def services() -> dict[str, base.Service]:
@@ -14,7 +14,6 @@ def services() -> dict[str, base.Service]:
         keystone.Keystone(),
         swift.Swift(),
         dockerd.Dockerd(),
-        faketime.Faketime(),
         kubernetes.Kubernetes(),
     ]
     return {service.name: service for service in every}

@@ -18,6 +18,8 @@ LOG = logging.getLogger(__name__)
 FRESH = 15.0
 """Seconds for which a name is believed to mean what it meant: longer than between two rounds of the reaper,
 which looks at those in use."""
+PULLS = 3
+"""How often an image is pulled for one look at it."""
 _NAME = re.compile(r"[A-Za-z0-9][\w./:@-]{0,511}", re.ASCII)
 _SPOKEN = "1"
 """Version of the worker contract."""
@@ -127,12 +129,18 @@ class Images:
     def any(self, name: str, deadline: deadlines.Deadline) -> Image:
         """An image of whatever kind; it is pulled if the Engine does not have it.  Raises as `worker_now`."""
         found = self._find(name, deadline)
-        if found is None:
+        for _ in range(PULLS):
+            if found is not None:
+                return found
+            # Again, where somebody cleaned it away between the last pull and the look at it.
             self._pulls.pull(name, deadline)
             found = self._find(name, deadline)
-        if found is None:
-            raise errors.ImageMissing(f"The image {name!r} was pulled and is gone again")
-        return found
+        if found is not None:
+            return found
+        raise errors.ImageMissing(
+            f"The image {name!r} was pulled {PULLS} times and was gone again each time: something removes "
+            "images from this Docker Engine at once"
+        )
 
     def _find(self, name: str, deadline: deadlines.Deadline) -> Image | None:
         if not _NAME.fullmatch(name):
