@@ -3,6 +3,7 @@
 import asyncio
 import dataclasses
 import itertools
+from unittest import mock
 
 import testtools
 
@@ -139,15 +140,17 @@ class RouterTests(testtools.TestCase):
 
         asyncio.run(scenario())
 
+    # Half a second: a busy machine must not make the line stand still for as long.
+    @mock.patch("funcplat.invoke.router.WATCH", 0.5)
     def test_a_line_that_moves_fast_enough_grows_no_worker(self):
         async def scenario():
             self.backend.concurrency = 1
-            routes = self.router(patience=0.5)
+            routes = self.router(patience=60.0, queue_limit=60)
             line = await routes.line("f", 0)
             station = await routes.place(line)
-            calls = [asyncio.ensure_future(routes.place(line)) for _ in range(9)]
+            calls = [asyncio.ensure_future(routes.place(line)) for _ in range(60)]
             for call in calls:
-                await asyncio.sleep(0.005)  # a call of 5 ms
+                await asyncio.sleep(0.02)  # a call of 20 ms
                 line.stations.give_back(station)
                 self.assertIs(station, await asyncio.wait_for(call, 5))
             self.assertEqual(1, len(self.backend.started))
