@@ -209,6 +209,15 @@ class SchemaTests(testtools.TestCase):
         self.assertEqual([(b"", 0)] * 2, ended)
         self.assertEqual(self.db.wanted_version(), self.db.check())
 
+    def test_an_upgrade_lets_no_other_begin_between_two_versions(self) -> None:
+        if self.database != "sqlite":
+            return  # their locks outlast a transaction: the test above
+        another, seen = self.open_database(), []
+        sa.event.listen(self.db.engine, "begin", lambda conn: seen.append(another.found_version()))
+        self.db.upgrade()
+        seen.append(another.found_version())
+        self.assertEqual({None, self.db.wanted_version()}, set(seen))
+
     def test_an_upgrade_from_the_first_version_keeps_every_row(self) -> None:
         alembic.command.upgrade(self.db._alembic(), "0001")
         first = sa.MetaData()

@@ -9,7 +9,7 @@ from alembic import context
 from funcplat.db import models
 
 # Servers that start together may all upgrade: one does, the others wait and find nothing to do.  (On SQLite
-# it is the write lock that they wait for.)
+# it is the write lock that they wait for, so that every migration is in one transaction.)
 NAME = "CONCAT('funcplat.', MD5(DATABASE()))"
 MYSQL = (f"SELECT GET_LOCK({NAME}, 300)", f"SELECT RELEASE_LOCK({NAME})")
 LOCKS = {
@@ -52,7 +52,12 @@ def unchecked(connection: sa.Connection) -> Iterator[None]:
 
 with context.config.attributes["engine"].connect() as connection:
     connection = connection.execution_options(funcplat_write=True)
-    context.configure(connection=connection, target_metadata=models.metadata, render_as_batch=True)
+    context.configure(
+        connection=connection,
+        target_metadata=models.metadata,
+        render_as_batch=True,
+        transactional_ddl=True if connection.dialect.name == "sqlite" else None,
+    )
     with unchecked(connection), locked(connection):
         with context.begin_transaction():
             context.run_migrations()
